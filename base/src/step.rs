@@ -1,0 +1,96 @@
+//! The order of a plan, and what its steps share while they run.
+
+use std::os::fd::OwnedFd;
+
+use nix::unistd::Pid;
+use sys::Child;
+
+/// Who does a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The runtime, outside.
+    Host,
+    /// The jail's process 1, inside, before it becomes the program.
+    Jail,
+}
+
+/// The place of a step in the plan. The order of the variants is the order of the plan, and each says why it is where
+/// it is. Steps of one rank keep the order in which their leaf gave them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Rank {
+    /// Directories of cgroups and their limits: before the clone, so that v2 can be born into them.
+    Cgroup,
+    /// Descriptors of the host's files (mount sources, name spaces): before the clone, which inherits them, since the
+    /// jail's side can be too small to open them.
+    Source,
+    /// The clone itself.
+    Clone,
+    /// Into the cgroups of v1: needs the pid, and comes before anything that is charged to them.
+    Attach,
+    /// Id maps, the out-of-memory score: need the pid; the jail's side has no privilege before it is mapped.
+    Map,
+    /// Name spaces that cannot be made by the clone: after the cgroups, since a cgroup name space starts where one is.
+    Namespace,
+    /// A session and a keyring of its own: before anything can be asked for either.
+    Session,
+    /// The root of the jail: everything below is resolved beneath it.
+    Root,
+    /// Mounts, in the order of the spec: the specification promises that.
+    Mount,
+    /// Device nodes and links: into the /dev that the mounts brought.
+    Device,
+    /// The terminal: from the devpts that the mounts brought.
+    Console,
+    /// Hooks that see the name spaces, before the root changes.
+    HookRuntime,
+    /// Hooks inside them, before the root changes.
+    HookContainer,
+    /// Masks and read-only remounts: after all that must still be written below them.
+    Mask,
+    /// The change of root: after the last use of a host path.
+    Pivot,
+    /// Host name, loopback, sysctls: settings of the new name spaces.
+    Setting,
+    /// What must be known before the jail counts as created: the working directory, the program.
+    Check,
+    /// The jail is created, and waits for `start`.
+    Ready,
+    /// Hooks of `start`, still with every privilege.
+    HookStart,
+    /// Limits: after the last descriptor was opened.
+    Limit,
+    /// Capabilities, user, seccomp: last, and in the order that `secmodel` gives them.
+    Confine,
+}
+
+/// What exists only at run time; everything else is in the plan.
+#[derive(Debug, Default)]
+pub struct Ctx {
+    /// The jail's process 1, known to the host's side after the clone.
+    pub child: Option<Child>,
+    /// The process number of process 1 as the host counts: both sides know it after `Go`.
+    pub pid: Option<Pid>,
+    /// The cgroup that the clone is born into, on v2.
+    pub cgroup: Option<OwnedFd>,
+    /// The jail's root: everything inside is opened beneath it.
+    pub root: Option<OwnedFd>,
+    /// Descriptors that steps of the rank `Source` opened, by the slot that the plan gave them.
+    pub sources: Vec<Option<OwnedFd>>,
+    /// A descriptor that the next change of side carries over, such as the jail's terminal.
+    pub pass: Option<OwnedFd>,
+}
+
+impl Ctx {
+    /// Keeps `fd` in `slot`.
+    pub fn keep(&mut self, slot: usize, fd: OwnedFd) {
+        if self.sources.len() <= slot {
+            self.sources.resize_with(slot + 1, || None);
+        }
+        self.sources[slot] = Some(fd);
+    }
+
+    /// Takes what was kept in `slot`.
+    pub fn take(&mut self, slot: usize) -> Option<OwnedFd> {
+        self.sources.get_mut(slot).and_then(Option::take)
+    }
+}

@@ -1,0 +1,167 @@
+//! Which hierarchies of cgroups this mount name space shows, and where.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, FsType, statfs};
+use sys::{Doing, Result};
+
+/// Where every distribution mounts cgroups.
+const TOP: &str = "/sys/fs/cgroup";
+
+/// One tree of cgroups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Hierarchy {
+    /// Where it is mounted.
+    pub mount: PathBuf,
+    /// The controllers at its root: `cpu`, `memory`, …; `name=systemd` for a named one of v1.
+    pub controllers: Vec<String>,
+    /// The caller's own cgroup in it, as /proc/self/cgroup says: what a relative path starts from.
+    pub own: PathBuf,
+}
+
+/// The hierarchies of this mount name space. Plain data: a test can invent one.
+///
+/// Only v2: a pure v2 host. Only v1: a v1 host. Both: hybrid. Neither: there are no cgroups, and limits are refused.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Layout {
+    /// The one tree of v2.
+    pub v2: Option<Hierarchy>,
+    /// The trees of v1, `freezer` last: objects are undone newest first, and nothing dies while it is frozen.
+    pub v1: Vec<Hierarchy>,
+}
+
+impl Layout {
+    /// Reads the layout of this host.
+    ///
+    /// # Errors
+    /// Where /proc/self/cgroup or the root of v2 cannot be read.
+    pub fn read() -> Result<Self> {
+        let Some(top) = file_system(Path::new(TOP)) else { return Ok(Self::default()) };
+        let own = match fs::read_to_string("/proc/self/cgroup") {
+            // A kernel without cgroups.
+            Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => return Ok(Self::default()),
+            read => read.doing(|| "read /proc/self/cgroup")?,
+        };
+        if top == CGROUP2_SUPER_MAGIC {
+            return Ok(Self { v2: v2(TOP.into(), &own)?, v1: Vec::new() });
+        }
+        let unified = Path::new(TOP).join("unified");
+        let v2 = match file_system(&unified) {
+            Some(CGROUP2_SUPER_MAGIC) => v2(unified, &own)?,
+            _ => None,
+        };
+        Ok(Self { v2, v1: v1(&own)? })
+    }
+
+    /// Whether the host has v2 and nothing else.
+    pub fn is_pure_v2(&self) -> bool {
+        self.v2.is_some() && self.v1.is_empty()
+    }
+
+    /// Every hierarchy, v2 first.
+    pub fn hierarchies(&self) -> impl Iterator<Item = &Hierarchy> {
+        self.v2.iter().chain(&self.v1)
+    }
+}
+
+impl Hierarchy {
+    /// Whether this hierarchy has `controller` at its root.
+    pub fn has(&self, controller: &str) -> bool {
+        self.controllers.iter().any(|c| c == controller)
+    }
+}
+
+/// The type of the file system that `path` shows, `None` where there is nothing.
+pub(crate) fn file_system(path: &Path) -> Option<FsType> {
+    statfs(path).ok().map(|found| found.filesystem_type())
+}
+
+fn v2(mount: PathBuf, own: &str) -> Result<Option<Hierarchy>> {
+    let Some(own) = own.lines().find_map(|line| line.strip_prefix("0::")) else { return Ok(None) };
+    let file = mount.join("cgroup.controllers");
+    let controllers = fs::read_to_string(&file).doing(|| format!("read {}", file.display()))?;
+    let controllers = controllers.split_whitespace().map(str::to_owned).collect();
+    Ok(Some(Hierarchy { mount, controllers, own: own.into() }))
+}
+
+fn v1(own: &str) -> Result<Vec<Hierarchy>> {
+    let mut found = Vec::new();
+    let mut mountinfo = None;
+    for (names, own) in own.lines().filter_map(v1_line) {
+        // The conventional place first: a table of a thousand mounts need not be read then, and a mount that another
+        // one hides is in the table too.
+        let usual = Path::new(TOP).join(names.strip_prefix("name=").unwrap_or(names));
+        let mount = if is_v1(&usual) {
+            usual
+        } else {
+            if mountinfo.is_none() {
+                mountinfo = Some(fs::read_to_string("/proc/self/mountinfo").doing(|| "read /proc/self/mountinfo")?);
+            }
+            match mounted(mountinfo.as_deref().unwrap_or_default(), names).filter(|mount| is_v1(mount)) {
+                Some(mount) => mount,
+                None => continue,
+            }
+        };
+        let controllers = names.split(',').map(str::to_owned).collect();
+        found.push(Hierarchy { mount, controllers, own: own.into() });
+    }
+    found.sort_by_key(|hierarchy| hierarchy.has("freezer"));
+    Ok(found)
+}
+
+fn is_v1(path: &Path) -> bool {
+    file_system(path) == Some(CGROUP_SUPER_MAGIC)
+}
+
+/// `(controllers, path)` of a line of /proc/PID/cgroup; `None` for that of v2.
+fn v1_line(line: &str) -> Option<(&str, &str)> {
+    let (_, rest) = line.split_once(':')?;
+    rest.split_once(':').filter(|(names, _)| !names.is_empty())
+}
+
+/// Where the table of proc_pid_mountinfo(5) says that the hierarchy with the controllers `names` is mounted.
+fn mounted(mountinfo: &str, names: &str) -> Option<PathBuf> {
+    let mount = mountinfo.lines().find_map(|line| {
+        let (left, right) = line.split_once(" - ")?;
+        let mut right = right.split(' ');
+        let options = (right.next()? == "cgroup").then(|| right.nth(1))??;
+        let there = names.split(',').all(|name| options.split(',').any(|option| option == name));
+        there.then(|| left.split(' ').nth(4))?
+    })?;
+    // An octal escape stands for a blank, which no mount point of cgroups has; such a one is not taken.
+    (!mount.contains('\\')).then(|| mount.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_v1_has_controllers_and_a_path_that_may_contain_colons() {
+        assert_eq!(v1_line("4:cpu,cpuacct:/a:b"), Some(("cpu,cpuacct", "/a:b")));
+        assert_eq!(v1_line("9:name=systemd:/"), Some(("name=systemd", "/")));
+        assert_eq!(v1_line("0::/x"), None);
+        assert_eq!(v1_line(""), None);
+    }
+
+    #[test]
+    fn joint_controllers_are_found_in_any_order_of_the_mount_table() {
+        let table = "31 23 0:28 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
+                     32 31 0:29 / /sys/fs/cgroup/cpuacct,cpu rw shared:5 - cgroup cgroup rw,cpuacct,cpu\n\
+                     33 31 0:30 / /cg/sys\\040temd rw - cgroup cgroup rw,xattr,name=systemd\n";
+        assert_eq!(mounted(table, "cpu,cpuacct"), Some("/sys/fs/cgroup/cpuacct,cpu".into()));
+        assert_eq!(mounted(table, "name=systemd"), None);
+        assert_eq!(mounted(table, "memory"), None);
+    }
+
+    #[test]
+    fn the_layout_of_this_host_can_be_read() {
+        let layout = Layout::read().unwrap();
+        for hierarchy in layout.hierarchies() {
+            assert!(hierarchy.mount.join("cgroup.procs").exists(), "{hierarchy:?}");
+        }
+        println!("{layout:#?}");
+    }
+}

@@ -1,0 +1,20 @@
+//! Control groups of v1, v2 and both at once, through their file systems.
+//!
+//! [`plan`] says what to do, [`Step`] does it, [`object`] undoes it; [`process`] is about who is inside.
+//! Sources: cgroups(7), the kernel's admin-guide/cgroup-v1 and admin-guide/cgroup-v2, the OCI runtime specification's
+//! config-linux.
+#![forbid(unsafe_code)]
+
+mod bpf;
+mod device;
+pub mod layout;
+mod limit;
+pub mod object;
+pub mod plan;
+pub mod process;
+pub mod step;
+
+pub use layout::{Hierarchy, Layout};
+pub use plan::{join, plan};
+pub use process::{kill_all, processes};
+pub use step::Step;

@@ -1,0 +1,172 @@
+//! What has to be done for the cgroups of a jail. Nothing is touched here.
+
+use std::path::{Component, Path, PathBuf};
+
+use base::{Object, Rank, Side};
+use nix::sys::statfs::CGROUP2_SUPER_MAGIC;
+use oci_spec::runtime::LinuxResources;
+use sys::{Error, Result};
+
+use crate::layout::{Hierarchy, Layout, file_system};
+use crate::limit::{Limit, limits};
+use crate::object;
+use crate::step::{Directory, Step};
+use crate::{bpf, device};
+
+/// The steps for the jail `id`: its directories, its limits, and its way into them.
+///
+/// `path` is `linux.cgroupsPath`: absolute, it is below each hierarchy's mount point; relative, below the caller's own
+/// cgroup; `None` is `/jail/<id>`. `mark` is put on every directory, so that it can be told from another one of the
+/// same name.
+///
+/// # Errors
+/// `Invalid` for a path or a limit that means nothing, `Unsupported` for a limit that this program or this host cannot
+/// enforce; each names the JSON pointer.
+pub fn plan(
+    path: Option<&Path>,
+    id: &str,
+    mark: &str,
+    resources: Option<&LinuxResources>,
+    layout: &Layout,
+) -> Result<Vec<(Rank, Side, Step)>> {
+    let usual = Path::new("/jail").join(id);
+    let path = path.unwrap_or(&usual);
+    check(path)?;
+    let limits = resources.map(limits).transpose()?.unwrap_or_default();
+    for limit in &limits {
+        let (key, controller) = (limit.key, limit.controller);
+        if !layout.hierarchies().any(|h| h.has(controller)) {
+            let text = format!("apply /linux/resources/{key}: this host has no {controller} controller");
+            return Err(Error::unsupported(text));
+        }
+    }
+    let rules = match resources.and_then(|r| r.devices().as_ref()).filter(|list| !list.is_empty()) {
+        Some(list) => device::rules(list)?,
+        None => Vec::new(),
+    };
+    if !rules.is_empty() && layout.v2.is_none() && !layout.v1.iter().any(|h| h.has("devices")) {
+        return Err(Error::unsupported("apply /linux/resources/devices: this host has no devices controller"));
+    }
+    let want = Want { path, mark, limits: &limits, rules: &rules };
+    let mut steps = Vec::new();
+    if let Some(v2) = &layout.v2 {
+        want.v2(v2, layout, &mut steps)?;
+    }
+    for hierarchy in &layout.v1 {
+        want.v1(hierarchy, &mut steps)?;
+    }
+    Ok(steps.into_iter().map(|step| (rank(&step), Side::Host, step)).collect())
+}
+
+fn rank(step: &Step) -> Rank {
+    if matches!(step, Step::Attach { .. }) { Rank::Attach } else { Rank::Cgroup }
+}
+
+/// The steps that put one more process into the cgroups of a jail, from the objects of its journal.
+///
+/// On v2 the process is born into the directory that the step leaves in [`base::Ctx::cgroup`]; on v1 it is attached by
+/// its number. Each directory is asked which of the two it is.
+pub fn join(objects: &[Object]) -> Vec<Step> {
+    let step = |object: &Object| {
+        let dir = PathBuf::from(&object.name);
+        let v2 = file_system(&dir) == Some(CGROUP2_SUPER_MAGIC);
+        if v2 { Step::Open { dir } } else { Step::Attach { dir } }
+    };
+    objects.iter().filter(|object| object::is_leaf(object)).map(step).collect()
+}
+
+/// Refuses a `cgroupsPath` that names no cgroup, or one above where it starts.
+fn check(path: &Path) -> Result<()> {
+    let wrong = |why: &str| Err(Error::invalid(format!("use /linux/cgroupsPath {path:?}: {why}")));
+    if path.as_os_str().as_encoded_bytes().contains(&0) {
+        return wrong("it contains a NUL");
+    }
+    if path.components().any(|part| part == Component::ParentDir) {
+        return wrong("it contains '..'");
+    }
+    if !path.components().any(|part| matches!(part, Component::Normal(_))) {
+        return wrong("it names no cgroup");
+    }
+    Ok(())
+}
+
+/// The directory of `path` in `hierarchy`.
+fn place(hierarchy: &Hierarchy, path: &Path) -> Result<PathBuf> {
+    let below = |part: &Component<'_>| matches!(part, Component::Normal(_));
+    let mut dir = hierarchy.mount.clone();
+    if path.is_relative() {
+        if hierarchy.own.components().any(|part| part == Component::ParentDir) {
+            let own = hierarchy.own.display();
+            return Err(Error::invalid(format!(
+                "use /linux/cgroupsPath {path:?}: it is relative, and the caller's own cgroup {own} is out of sight"
+            )));
+        }
+        dir.extend(hierarchy.own.components().filter(below));
+    }
+    dir.extend(path.components().filter(below));
+    Ok(dir)
+}
+
+/// What every hierarchy is asked for.
+struct Want<'a> {
+    path: &'a Path,
+    mark: &'a str,
+    limits: &'a [Limit],
+    rules: &'a [device::Rule],
+}
+
+impl Want<'_> {
+    fn v1(&self, hierarchy: &Hierarchy, steps: &mut Vec<Step>) -> Result<()> {
+        let dir = place(hierarchy, self.path)?;
+        self.directories(hierarchy, &dir, &[], steps);
+        if hierarchy.has("cpuset") {
+            steps.push(Step::Inherit { dir: dir.clone(), below: hierarchy.mount.clone() });
+        }
+        let limits = self.limits.iter().filter(|limit| hierarchy.has(limit.controller));
+        steps.extend(limits.filter_map(|limit| limit.v1.as_ref()).map(|file| set(&dir, file)));
+        if hierarchy.has("devices") && !self.rules.is_empty() {
+            steps.push(Step::Devices { dir: dir.clone(), lines: device::v1_lines(self.rules)? });
+        }
+        steps.push(Step::Attach { dir });
+        Ok(())
+    }
+
+    fn v2(&self, hierarchy: &Hierarchy, layout: &Layout, steps: &mut Vec<Step>) -> Result<()> {
+        let dir = place(hierarchy, self.path)?;
+        let on_v1 = |controller: &str| layout.v1.iter().any(|h| h.has(controller));
+        let limits: Vec<_> = self.limits.iter().filter(|limit| !on_v1(limit.controller)).collect();
+        let mut enable: Vec<_> = limits.iter().map(|limit| limit.controller.to_owned()).collect();
+        enable.dedup();
+        self.directories(hierarchy, &dir, &enable, steps);
+        steps.extend(limits.iter().filter_map(|limit| limit.v2.as_ref()).map(|file| set(&dir, file)));
+        if !self.rules.is_empty() && !on_v1("devices") {
+            steps.push(Step::Program { dir: dir.clone(), program: bpf::assemble(self.rules) });
+        }
+        steps.push(Step::Open { dir });
+        Ok(())
+    }
+
+    /// The directory and those above it, with the controllers of v2 enabled on the way.
+    fn directories(&self, hierarchy: &Hierarchy, dir: &Path, enable: &[String], steps: &mut Vec<Step>) {
+        let directory = |path: &Path| Directory {
+            path: path.to_owned(),
+            mark: self.mark.to_owned(),
+            below: hierarchy.mount.clone(),
+            enable: enable.to_owned(),
+        };
+        let leaf = directory(dir);
+        for above in leaf.above() {
+            if above != hierarchy.mount {
+                steps.push(Step::Parent(directory(above)));
+            }
+            if !enable.is_empty() {
+                steps.push(Step::Enable { dir: above.to_owned(), controllers: enable.to_owned() });
+            }
+        }
+        steps.push(Step::Leaf(leaf));
+    }
+}
+
+fn set(dir: &Path, (file, value): &(&'static str, String)) -> Step {
+    Step::Set { dir: dir.to_owned(), file: (*file).to_owned(), value: value.clone() }
+}

@@ -1,0 +1,178 @@
+//! Who is in a cgroup, and signals to all of them.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io::{Read, Seek};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use base::Object;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::unistd::Pid;
+use sys::process::{pidfd_open, pidfd_send_signal};
+use sys::{Doing, Error, Kind, Result};
+
+use crate::object;
+use crate::step::write;
+
+/// How many rounds of signals are sent: each reaches the children that were born during the one before.
+const ROUNDS: usize = 16;
+
+/// Every process in the jail's cgroups and below them, as the caller's pid name space counts, in ascending order.
+///
+/// `objects` may hold those of other kinds. What is gone has no processes.
+pub fn processes(objects: &[Object]) -> Vec<Pid> {
+    let leaves = objects.iter().filter(|object| object::is_leaf(object));
+    let found: BTreeSet<_> = leaves.flat_map(|leaf| members(&tree(Path::new(&leaf.name)))).collect();
+    found.into_iter().collect()
+}
+
+/// Sends `signal` to every process of the jail, those included that are born meanwhile.
+///
+/// # Errors
+/// `Denied` where a process is not the caller's to signal, `Kernel` for a signal that does not exist.
+pub fn kill_all(objects: &[Object], signal: i32) -> Result<()> {
+    let mut done = BTreeSet::new();
+    for _ in 0..ROUNDS {
+        let mut new = processes(objects);
+        new.retain(|pid| !done.contains(pid));
+        if new.is_empty() {
+            break;
+        }
+        send(&new, || processes(objects), signal)?;
+        done.extend(new);
+    }
+    Ok(())
+}
+
+/// Signals those of `pids` that `again` lists too, and returns their descriptors.
+///
+/// A number is looked at twice, since it could have been freed and used again before its descriptor was opened. What
+/// is listed after that is either the same process or one that is rightly in the cgroup.
+fn send(pids: &[Pid], again: impl Fn() -> Vec<Pid>, signal: i32) -> Result<Vec<OwnedFd>> {
+    let mut opened = Vec::new();
+    for &pid in pids {
+        match pidfd_open(pid) {
+            Err(Errno::ESRCH) => {}
+            fd => opened.push((pid, fd.doing(|| format!("open process {pid}"))?)),
+        }
+    }
+    let still = again();
+    opened.retain(|(pid, _)| still.contains(pid));
+    for (pid, fd) in &opened {
+        match pidfd_send_signal(fd, signal) {
+            Ok(()) | Err(Errno::ESRCH) => {}
+            sent => sent.doing(|| format!("send signal {signal} to process {pid}"))?,
+        }
+    }
+    Ok(opened.into_iter().map(|(_, fd)| fd).collect())
+}
+
+/// Kills everything in `dir` and below, and waits for its end.
+///
+/// # Errors
+/// `Kernel` with the processes that are still there at `deadline`.
+pub(crate) fn kill_tree(dir: &Path, deadline: Instant) -> Result<()> {
+    let step = || format!("kill the processes in {}", dir.display());
+    // One write reaches all at once, frozen ones too. Since Linux 5.14; v1 does not have it.
+    match write(&dir.join("cgroup.kill"), "1") {
+        Ok(()) => return await_empty(dir, deadline),
+        Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => {}
+        Err(error) => return Err(error).doing(step),
+    }
+    loop {
+        let dirs = tree(dir);
+        dirs.iter().for_each(|dir| thaw(dir));
+        let pids = members(&dirs);
+        if pids.is_empty() {
+            return Ok(());
+        }
+        if let Some(left) = left(dir, deadline) {
+            return Err(left);
+        }
+        for fd in send(&pids, || members(&tree(dir)), libc::SIGKILL)? {
+            wait(fd.as_fd(), PollFlags::POLLIN, deadline).doing(step)?;
+        }
+    }
+}
+
+/// Waits until v2 says that nothing alive is in `dir` and below.
+fn await_empty(dir: &Path, deadline: Instant) -> Result<()> {
+    let path = dir.join("cgroup.events");
+    let step = || format!("read {}", path.display());
+    let mut file = match File::open(&path) {
+        Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => return Ok(()),
+        file => file.doing(step)?,
+    };
+    loop {
+        let mut text = String::new();
+        file.rewind().doing(step)?;
+        file.read_to_string(&mut text).doing(step)?;
+        if text.lines().any(|line| line == "populated 0") {
+            return Ok(());
+        }
+        if let Some(left) = left(dir, deadline) {
+            return Err(left);
+        }
+        // The kernel wakes this at every change since the last read: admin-guide/cgroup-v2, "[Un]populated".
+        wait(file.as_fd(), PollFlags::POLLPRI, deadline).doing(step)?;
+    }
+}
+
+/// Waits for `what` on `fd`, at the longest until `deadline`.
+fn wait(fd: std::os::fd::BorrowedFd<'_>, what: PollFlags, deadline: Instant) -> nix::Result<()> {
+    // A poll of 0 ms never waits, so the last, broken millisecond counts as a whole one.
+    let left = deadline.saturating_duration_since(Instant::now()).as_millis() + 1;
+    let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+    match poll(&mut [PollFd::new(fd, what)], timeout) {
+        Err(Errno::EINTR) => Ok(()),
+        done => done.map(drop),
+    }
+}
+
+/// What is to be said when `deadline` is over.
+fn left(dir: &Path, deadline: Instant) -> Option<Error> {
+    (Instant::now() >= deadline).then(|| {
+        let who = holders_of(dir).join(", ");
+        Error::new(Kind::Kernel, format!("kill the processes in {}: {who} did not end in time", dir.display()))
+    })
+}
+
+/// Lets frozen processes run. Where there is no freezer, or nothing is frozen, nothing happens.
+pub(crate) fn thaw(dir: &Path) {
+    for (file, text) in [("freezer.state", "THAWED"), ("cgroup.freeze", "0")] {
+        // Best effort: who waits for the processes names them if this was in vain.
+        let _ = write(&dir.join(file), text);
+    }
+}
+
+/// `dir` and every directory below it, each before its children; none where it is gone.
+pub(crate) fn tree(dir: &Path) -> Vec<PathBuf> {
+    let mut found = vec![dir.to_owned()];
+    let mut next = 0;
+    while next < found.len() {
+        let children = fs::read_dir(&found[next]).into_iter().flatten().flatten();
+        let dirs = children.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+        found.extend(dirs.map(|entry| entry.path()).collect::<Vec<_>>());
+        next += 1;
+    }
+    found
+}
+
+/// The processes in `dirs`. The kernel shows one that the caller's pid name space does not have as 0: not for us.
+fn members(dirs: &[PathBuf]) -> Vec<Pid> {
+    let texts = dirs.iter().filter_map(|dir| fs::read_to_string(dir.join("cgroup.procs")).ok());
+    let numbers = texts.flat_map(|text| text.lines().filter_map(|line| line.parse().ok()).collect::<Vec<i32>>());
+    numbers.filter(|pid| *pid > 0).map(Pid::from_raw).collect()
+}
+
+/// Every process in `dir` and below as `123 (sleep)`.
+pub(crate) fn holders_of(dir: &Path) -> Vec<String> {
+    let name = |pid: Pid| match fs::read_to_string(format!("/proc/{pid}/comm")) {
+        Ok(comm) => format!("{pid} ({})", comm.trim_end()),
+        Err(_) => pid.to_string(),
+    };
+    members(&tree(dir)).into_iter().map(name).collect()
+}

@@ -1,0 +1,276 @@
+//! The effects on cgroups, one each.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use base::{Ctx, Object};
+use nix::errno::Errno;
+use sys::{Doing, Error, Kind, Result};
+
+use crate::object::{self, KIND, Mark};
+use crate::process;
+
+/// How often a directory is tried again whose parent another jail has just removed, because it was empty: each try
+/// makes the parent again, and to lose this often against others needs as many jails that end at this moment.
+const TRIES: usize = 16;
+
+/// A directory that is to be made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Directory {
+    /// Where.
+    pub path: PathBuf,
+    /// What is put on it.
+    pub mark: String,
+    /// The mount point of its hierarchy, which is above every directory of ours.
+    pub below: PathBuf,
+    /// The controllers of v2 that it needs from those above it.
+    pub enable: Vec<String>,
+}
+
+/// One effect on cgroups.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Make a directory above the jail's, if it is missing.
+    Parent(Directory),
+    /// Make the jail's own directory, or take one in which no process is.
+    Leaf(Directory),
+    /// v2: enable those of `controllers` for the children of `dir` that are not yet.
+    Enable {
+        /// The parent.
+        dir: PathBuf,
+        /// Their names.
+        controllers: Vec<String>,
+    },
+    /// v1: give a cpuset the CPUs and memory nodes of its parent. A new one has none, and takes no process.
+    Inherit {
+        /// The jail's directory.
+        dir: PathBuf,
+        /// The mount point.
+        below: PathBuf,
+    },
+    /// Write a limit.
+    Set {
+        /// The jail's directory.
+        dir: PathBuf,
+        /// The controller's file.
+        file: String,
+        /// The text for it.
+        value: String,
+    },
+    /// v1: write device rules, `true` to devices.allow, `false` to devices.deny.
+    Devices {
+        /// The jail's directory.
+        dir: PathBuf,
+        /// The rules in order.
+        lines: Vec<(bool, String)>,
+    },
+    /// v2: load and attach a device program.
+    Program {
+        /// The jail's directory.
+        dir: PathBuf,
+        /// Its instructions.
+        program: Vec<u64>,
+    },
+    /// v2: open the directory that the process will be born into.
+    Open {
+        /// The jail's directory.
+        dir: PathBuf,
+    },
+    /// v1: move the process into the directory.
+    Attach {
+        /// The jail's directory.
+        dir: PathBuf,
+    },
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Parent(of) | Self::Leaf(of) => write!(f, "make cgroup {}", of.path.display()),
+            Self::Enable { dir, controllers } => {
+                write!(f, "enable {} for the children of {}", controllers.join(" and "), dir.display())
+            }
+            Self::Inherit { dir, .. } => write!(f, "copy the parent's CPUs and memory nodes to {}", dir.display()),
+            Self::Set { dir, file, value } => write!(f, "set {file} to {value} in {}", dir.display()),
+            Self::Devices { dir, lines } => write!(f, "write {} device rules in {}", lines.len(), dir.display()),
+            Self::Program { dir, program } => {
+                write!(f, "attach a device program of {} instructions to {}", program.len(), dir.display())
+            }
+            Self::Open { dir } => write!(f, "open cgroup {}", dir.display()),
+            Self::Attach { dir } => write!(f, "put the process into {}", dir.display()),
+        }
+    }
+}
+
+impl Step {
+    /// What must be gone when the jail is gone.
+    ///
+    /// For a parent this looks at the host: one that was there before and is not marked as a jail's parent belongs to
+    /// somebody else, who may want it empty.
+    pub fn makes(&self) -> Option<Object> {
+        let object = |of: &Directory, unique| {
+            Some(Object { kind: KIND.to_owned(), name: of.path.to_string_lossy().into_owned(), unique })
+        };
+        match self {
+            Self::Leaf(of) => object(of, of.mark.clone()),
+            Self::Parent(of) => match Mark::of(&of.path) {
+                Ok(Mark::Missing | Mark::Parent(_)) | Err(_) => object(of, object::parent_mark(&of.mark)),
+                Ok(Mark::None | Mark::Jail(_)) => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Does it.
+    ///
+    /// # Errors
+    /// The kernel's refusal with the step's clause; `Exists` where the jail's directory is in use already.
+    pub fn run(&self, ctx: &mut Ctx) -> Result<()> {
+        match self {
+            Self::Parent(of) => make(of, self, false),
+            Self::Leaf(of) => make(of, self, true),
+            Self::Enable { dir, controllers } => enable(dir, controllers),
+            Self::Inherit { dir, below } => ["cpuset.cpus", "cpuset.mems"]
+                .into_iter()
+                .try_for_each(|file| inherit(dir, file, below).map(drop)),
+            Self::Set { dir, file, value } => write(&dir.join(file), value).doing(|| self),
+            Self::Devices { dir, lines } => devices(dir, lines),
+            Self::Program { dir, program } => {
+                let cgroup = File::open(dir).doing(|| self)?;
+                let program = sys::bpf::load_device_program(program).doing(|| self)?;
+                sys::bpf::attach_device_program(&cgroup, &program).doing(|| self)
+            }
+            Self::Open { dir } => {
+                ctx.cgroup = Some(File::open(dir).doing(|| self)?.into());
+                Ok(())
+            }
+            Self::Attach { dir } => {
+                let pid = ctx.pid.or(ctx.child.as_ref().map(|child| child.pid));
+                let pid = pid.ok_or_else(|| Error::new(Kind::WrongState, format!("{self}: there is none yet")))?;
+                write(&dir.join("cgroup.procs"), &pid.to_string()).doing(|| self)
+            }
+        }
+    }
+}
+
+impl Directory {
+    /// Every directory above this one, from the mount point downwards.
+    pub(crate) fn above(&self) -> Vec<&Path> {
+        let mut above: Vec<_> = self.path.ancestors().skip(1).take_while(|dir| dir.starts_with(&self.below)).collect();
+        above.reverse();
+        above
+    }
+}
+
+/// Writes without creating: on a cgroup file system that is what tells a missing file from a forbidden one.
+pub(crate) fn write(file: &Path, text: &str) -> std::io::Result<()> {
+    OpenOptions::new().write(true).open(file)?.write_all(text.as_bytes())
+}
+
+/// Makes `of`, with those above it where another jail removed them meanwhile.
+fn make(of: &Directory, step: &Step, leaf: bool) -> Result<()> {
+    let mark = if leaf { of.mark.clone() } else { object::parent_mark(&of.mark) };
+    for _ in 0..TRIES {
+        let made = match mkdir(&of.path, &mark) {
+            Err(error) if error.raw_os_error() == Some(Errno::EEXIST as i32) => match leaf {
+                true => adopt(of, step)?,
+                false => true,
+            },
+            Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => false,
+            made => made.map(|()| true).doing(|| step)?,
+        };
+        if made {
+            return Ok(());
+        }
+        for above in of.above().into_iter().filter(|dir| *dir != of.below) {
+            match mkdir(above, &object::parent_mark(&of.mark)) {
+                Err(error) if error.raw_os_error() == Some(Errno::EEXIST as i32) => {}
+                // Gone again.
+                Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => break,
+                made => made.doing(|| format!("make cgroup {}", above.display()))?,
+            }
+            enable(above, &of.enable)?;
+        }
+    }
+    Err(Error::kernel(step, Errno::ENOENT))
+}
+
+fn mkdir(dir: &Path, mark: &str) -> std::io::Result<()> {
+    fs::create_dir(dir)?;
+    Ok(object::set_mark(dir, mark)?)
+}
+
+/// Takes a directory that exists, if it is free; `false` where it went away meanwhile.
+fn adopt(of: &Directory, step: &Step) -> Result<bool> {
+    let taken = |why: String| Err(Error::new(Kind::Exists, format!("{step}: it exists already, and {why}")));
+    match Mark::of(&of.path).doing(|| step)? {
+        Mark::Missing => return Ok(false),
+        Mark::Parent(_) => return taken("jails are below it".to_owned()),
+        // The same jail, which was not deleted to the end: only the part after the last '-' is another.
+        Mark::Jail(old) if old.rsplit_once('-').map(|m| m.0) != of.mark.rsplit_once('-').map(|m| m.0) => {
+            return taken("it is another jail's".to_owned());
+        }
+        Mark::None | Mark::Jail(_) => {}
+    }
+    if let Some(first) = process::holders_of(&of.path).first() {
+        return taken(format!("process {first} is in it"));
+    }
+    // A process that enters a frozen one would not come as far as saying why it hangs.
+    process::thaw(&of.path);
+    object::set_mark(&of.path, &of.mark).doing(|| step)?;
+    Ok(true)
+}
+
+fn enable(dir: &Path, controllers: &[String]) -> Result<()> {
+    if controllers.is_empty() {
+        return Ok(());
+    }
+    let file = dir.join("cgroup.subtree_control");
+    let enabled = fs::read_to_string(&file).doing(|| format!("read {}", file.display()))?;
+    for controller in controllers.iter().filter(|c| !enabled.split_whitespace().any(|e| e == c.as_str())) {
+        let step = || format!("enable {controller} for the children of {}", dir.display());
+        match write(&file, &format!("+{controller}")) {
+            Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => {
+                return Err(Error::unsupported(format!("{}: its parent does not have it", step())));
+            }
+            Err(error) if error.raw_os_error() == Some(Errno::EBUSY as i32) => {
+                let why = "processes are in it itself, which cgroup v2 does not allow";
+                return Err(Error::new(Kind::Kernel, format!("{}: {why}", step())));
+            }
+            written => written.doing(step)?,
+        }
+    }
+    Ok(())
+}
+
+/// The value of a cpuset's `file`, taken from above where it has none yet.
+fn inherit(dir: &Path, file: &str, below: &Path) -> Result<String> {
+    let path = dir.join(file);
+    let own = fs::read_to_string(&path).doing(|| format!("read {}", path.display()))?;
+    match dir.parent() {
+        Some(parent) if own.trim().is_empty() && dir != below => {
+            let value = inherit(parent, file, below)?;
+            write(&path, &value).doing(|| format!("set {file} to {} in {}", value.trim(), dir.display()))?;
+            Ok(value)
+        }
+        _ => Ok(own),
+    }
+}
+
+fn devices(dir: &Path, lines: &[(bool, String)]) -> Result<()> {
+    let open = |name| OpenOptions::new().write(true).open(dir.join(name));
+    let mut files: [Option<File>; 2] = [None, None];
+    for (allow, line) in lines {
+        let name = if *allow { "devices.allow" } else { "devices.deny" };
+        let step = || format!("write {line:?} to {}", dir.join(name).display());
+        let slot = &mut files[usize::from(*allow)];
+        let file = match slot {
+            Some(file) => file,
+            None => slot.insert(open(name).doing(step)?),
+        };
+        file.write_all(line.as_bytes()).doing(step)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,259 @@
+//! What was typed. Nothing here looks at the system.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::{ArgAction, Args as Group, Parser, Subcommand, ValueEnum};
+use runtime::log::Format;
+
+/// Jails for Linux: make, start, look into, end.
+#[derive(Debug, Parser)]
+#[command(name = "jail", version, max_term_width = 100)]
+pub(crate) struct Args {
+    #[command(flatten)]
+    pub(crate) globals: Globals,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What holds for every verb.
+#[derive(Debug, Group)]
+pub(crate) struct Globals {
+    /// Folder of the jails' state
+    #[arg(long, value_name = "DIR", default_value = runtime::store::DEFAULT)]
+    pub(crate) root: PathBuf,
+    /// File that errors and warnings are appended to
+    #[arg(long, value_name = "FILE")]
+    pub(crate) log: Option<PathBuf>,
+    /// How a line of the log looks
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, hide_possible_values = false)]
+    log_format: LogFormat,
+    /// Say each step on the host
+    #[arg(long)]
+    pub(crate) debug: bool,
+    /// Let systemd make the cgroups (refused: not carried out yet)
+    #[arg(long, hide = true)]
+    pub(crate) systemd_cgroup: bool,
+    /// Accepted for runc's callers
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
+    rootless: Option<Option<String>>,
+    /// Accepted for runc's callers
+    #[arg(long, hide = true, value_name = "PATH")]
+    criu: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum LogFormat {
+    Text,
+    Json,
+}
+
+impl Globals {
+    pub(crate) fn format(&self) -> Format {
+        match self.log_format {
+            LogFormat::Text => Format::Text,
+            LogFormat::Json => Format::Json,
+        }
+    }
+}
+
+#[derive(Debug, Subcommand)]
+#[command(defer = true)]
+pub(crate) enum Command {
+    /// Make a jail; its program waits for `start`
+    Create(Create),
+    /// Start the program of a created jail
+    Start(Named),
+    /// Make a jail, start it, wait for its end and remove it
+    Run(Run),
+    /// Run another program in a running jail
+    Exec(Exec),
+    /// Send a signal to a jail
+    Kill(Kill),
+    /// Remove a stopped jail
+    Delete(Delete),
+    /// Remove what interrupted verbs have left
+    Cleanup,
+    /// Show the state of a jail as JSON
+    State(Named),
+    /// Show all jails
+    #[command(visible_alias = "ls")]
+    List(List),
+    /// Write a config.json to start from
+    Spec(Spec),
+}
+
+/// A verb that takes a name and nothing else.
+#[derive(Debug, Group)]
+pub(crate) struct Named {
+    /// Name of the jail
+    pub(crate) id: String,
+}
+
+/// What a jail is made from.
+#[derive(Debug, Group)]
+pub(crate) struct Create {
+    /// Name of the jail
+    pub(crate) id: String,
+    /// Folder of an OCI bundle, in the place of the default root
+    #[arg(short, long, value_name = "DIR")]
+    pub(crate) bundle: Option<PathBuf>,
+    /// Tree that the default root is cloned from
+    #[arg(long, value_name = "DIR", default_value = "/", conflicts_with = "bundle")]
+    pub(crate) from: PathBuf,
+    /// Socket that gets the terminal
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) console_socket: Option<PathBuf>,
+    /// File that gets the number of process 1
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pid_file: Option<PathBuf>,
+    /// Keep the caller's session keyring
+    #[arg(long)]
+    pub(crate) no_new_keyring: bool,
+    /// Refused: the root is always changed by pivot_root(2)
+    #[arg(long, hide = true)]
+    pub(crate) no_pivot: bool,
+    /// Refused above 0: not carried out yet
+    #[arg(long, hide = true, value_name = "N", default_value_t = 0)]
+    pub(crate) preserve_fds: u32,
+    /// Print the plan and touch nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Program and arguments, on the default root
+    #[arg(last = true, value_name = "COMMAND", conflicts_with = "bundle")]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Group)]
+pub(crate) struct Run {
+    #[command(flatten)]
+    pub(crate) create: Create,
+    /// Do not wait for the end
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// Keep the jail after its end
+    #[arg(long)]
+    pub(crate) keep: bool,
+    /// Accepted for runc's callers
+    #[arg(long, hide = true)]
+    no_subreaper: bool,
+}
+
+#[derive(Debug, Group)]
+pub(crate) struct Exec {
+    /// Name of the jail
+    pub(crate) id: String,
+    /// File with the OCI document of the process
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["command", "cwd", "env", "user", "cap"])]
+    pub(crate) process: Option<PathBuf>,
+    /// Give it a terminal
+    #[arg(short, long)]
+    pub(crate) tty: bool,
+    /// Working directory
+    #[arg(long, value_name = "DIR")]
+    pub(crate) cwd: Option<PathBuf>,
+    /// Add NAME=VALUE to the environment
+    #[arg(short, long, value_name = "NAME=VALUE", action = ArgAction::Append)]
+    pub(crate) env: Vec<String>,
+    /// Run as UID[:GID]
+    #[arg(short, long, value_name = "UID[:GID]")]
+    pub(crate) user: Option<String>,
+    /// Additional group
+    #[arg(short = 'g', long, value_name = "GID", action = ArgAction::Append)]
+    pub(crate) additional_gids: Vec<u32>,
+    /// Add a capability
+    #[arg(short, long, value_name = "CAP", action = ArgAction::Append)]
+    pub(crate) cap: Vec<String>,
+    /// Let it gain no privileges
+    #[arg(long)]
+    pub(crate) no_new_privs: bool,
+    /// Do not wait for the end
+    #[arg(short, long)]
+    pub(crate) detach: bool,
+    /// Socket that gets the terminal
+    #[arg(long, value_name = "SOCKET")]
+    pub(crate) console_socket: Option<PathBuf>,
+    /// File that gets the number of the process
+    #[arg(long, value_name = "FILE")]
+    pub(crate) pid_file: Option<PathBuf>,
+    /// Refused above 0: not carried out yet
+    #[arg(long, hide = true, value_name = "N", default_value_t = 0)]
+    pub(crate) preserve_fds: u32,
+    /// Program and arguments
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) command: Vec<String>,
+}
+
+#[derive(Debug, Group)]
+pub(crate) struct Kill {
+    /// Name of the jail
+    pub(crate) id: String,
+    /// Name or number of the signal
+    #[arg(default_value = "SIGTERM")]
+    pub(crate) signal: String,
+    /// To every process of the jail
+    #[arg(short, long)]
+    pub(crate) all: bool,
+}
+
+#[derive(Debug, Group)]
+pub(crate) struct Delete {
+    /// Name of the jail
+    pub(crate) id: String,
+    /// End it first; succeed where there is none
+    #[arg(short, long)]
+    pub(crate) force: bool,
+}
+
+#[derive(Debug, Group)]
+pub(crate) struct List {
+    /// How to show them
+    #[arg(short, long, value_enum, default_value_t = Show::Table)]
+    pub(crate) format: Show,
+    /// Names only
+    #[arg(short, long)]
+    pub(crate) quiet: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Show {
+    Table,
+    Json,
+}
+
+#[derive(Debug, Group)]
+pub(crate) struct Spec {
+    /// Folder that gets config.json
+    #[arg(short, long, value_name = "DIR", default_value = ".")]
+    pub(crate) bundle: PathBuf,
+}
+
+/// Callers have their own ways: containerd writes one long option with a single dash.
+pub(crate) fn tolerant(args: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
+    args.map(|arg| if arg == "-no-subreaper" { "--no-subreaper".into() } else { arg })
+}
+
+/// Whether this program was called by one of the names that mean the OCI door.
+pub(crate) fn is_oci_name() -> bool {
+    let name = std::env::args_os().next().map(PathBuf::from);
+    let name = name.as_ref().and_then(|path| path.file_name()).and_then(|name| name.to_str());
+    matches!(name, Some("jail-oci" | "runc" | "crun"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_parser_is_consistent() {
+        use clap::CommandFactory;
+        Args::command().debug_assert();
+    }
+
+    #[test]
+    fn a_long_option_with_one_dash_is_understood() {
+        let words = ["jail", "run", "-no-subreaper", "-b", "/x", "a"].map(OsString::from);
+        let args = Args::try_parse_from(tolerant(words.into_iter())).unwrap();
+        assert!(matches!(args.command, Command::Run(run) if run.no_subreaper));
+    }
+}

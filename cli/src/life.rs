@@ -1,0 +1,164 @@
+//! The verbs that change a jail.
+
+use std::path::{Path, PathBuf};
+
+use base::JailId;
+use runtime::bundle::{self, Bundle};
+use runtime::create::{self, Request};
+use runtime::foreground::{self, Signals};
+use runtime::{exec, friendly, jail, process, protect};
+use sys::{Error, Result};
+
+use crate::args::{self, Create, Delete, Exec, Globals, Kill, Named, Run};
+
+/// `create`.
+pub(crate) fn create(globals: &Globals, verb: &Create) -> Result<i32> {
+    let request = request(globals, verb)?;
+    if verb.dry_run {
+        return dry_run(&request);
+    }
+    terminal_has_a_taker(&request)?;
+    protect::ensure()?;
+    create::make(&request, true).map(|_| 0)
+}
+
+/// `run`.
+pub(crate) fn run(globals: &Globals, verb: &Run) -> Result<i32> {
+    let request = request(globals, &verb.create)?;
+    if verb.create.dry_run {
+        return dry_run(&request);
+    }
+    if verb.detach {
+        terminal_has_a_taker(&request)?;
+    }
+    protect::ensure()?;
+    runtime::start::run(&request, verb.detach, verb.keep)
+}
+
+fn dry_run(request: &Request) -> Result<i32> {
+    print!("{}", create::plan(request, None)?.0);
+    Ok(0)
+}
+
+/// With nobody left to hold it, the terminal of a detached jail would hang up at once.
+fn terminal_has_a_taker(request: &Request) -> Result<()> {
+    let wants = request.spec.process().as_ref().and_then(|process| process.terminal()).unwrap_or(false);
+    match wants && request.console_socket.is_none() {
+        true => Err(Error::invalid("use /process/terminal: a detached jail needs --console-socket for it")),
+        false => Ok(()),
+    }
+}
+
+/// Which door was taken decides only where the specification comes from.
+fn request(globals: &Globals, verb: &Create) -> Result<Request> {
+    if verb.no_pivot {
+        return Err(Error::unsupported("use --no-pivot: without pivot_root(2) the host's tree stays in reach"));
+    }
+    refuse_descriptors(verb.preserve_fds)?;
+    let id = JailId::new(&verb.id)?;
+    let Bundle { path, spec, config } = match &verb.bundle {
+        Some(folder) => bundle::read(folder)?,
+        None if args::is_oci_name() => bundle::read(Path::new("."))?,
+        None => default_bundle(verb)?,
+    };
+    Ok(Request {
+        root: globals.root.clone(),
+        id,
+        bundle: path,
+        spec,
+        config,
+        console_socket: verb.console_socket.clone(),
+        pid_file: verb.pid_file.clone(),
+        no_new_keyring: verb.no_new_keyring,
+    })
+}
+
+fn default_bundle(verb: &Create) -> Result<Bundle> {
+    let terminal = nix::unistd::isatty(std::io::stdin()).unwrap_or(false);
+    let tree = verb.from.to_str().ok_or_else(|| Error::invalid("use --from: it is not UTF-8"))?;
+    let (_, text) = friendly::spec(&verb.id, tree, &verb.command, terminal)?;
+    bundle::parse(PathBuf::from("/"), text, "the default specification")
+}
+
+fn refuse_descriptors(count: u32) -> Result<()> {
+    match count {
+        0 => Ok(()),
+        _ => Err(Error::unsupported(format!("use --preserve-fds {count}: it is not carried out yet"))),
+    }
+}
+
+/// `start`.
+pub(crate) fn start(globals: &Globals, verb: &Named) -> Result<i32> {
+    runtime::start::start(&globals.root, &JailId::new(&verb.id)?).map(|()| 0)
+}
+
+/// `exec`.
+pub(crate) fn exec(globals: &Globals, verb: Exec) -> Result<i32> {
+    refuse_descriptors(verb.preserve_fds)?;
+    let id = JailId::new(&verb.id)?;
+    protect::ensure()?;
+    let request = exec::Request {
+        root: globals.root.clone(),
+        id,
+        console_socket: verb.console_socket.clone(),
+        pid_file: verb.pid_file.clone(),
+    };
+    let signals = if verb.detach { None } else { Some(Signals::block()?) };
+    let running = exec::exec(&request, |spec| match &verb.process {
+        Some(path) => bundle::process(path),
+        None => exec::document(spec, wish(&verb)?),
+    })?;
+    match signals {
+        Some(signals) => foreground::attend(&running.child, running.terminal, signals),
+        None => Ok(0),
+    }
+}
+
+fn wish(verb: &Exec) -> Result<exec::Wish> {
+    let user = verb.user.as_deref().map(|user| {
+        let number = |word: &str| {
+            word.parse::<u32>().map_err(|_| Error::invalid(format!("use --user {user:?}: it is not UID or UID:GID")))
+        };
+        match user.split_once(':') {
+            Some((uid, gid)) => Ok((number(uid)?, Some(number(gid)?))),
+            None => Ok((number(user)?, None)),
+        }
+    });
+    Ok(exec::Wish {
+        args: verb.command.clone(),
+        terminal: verb.tty,
+        cwd: verb.cwd.clone(),
+        env: verb.env.clone(),
+        user: user.transpose()?,
+        groups: verb.additional_gids.clone(),
+        capabilities: verb.cap.clone(),
+        no_new_privileges: verb.no_new_privs,
+    })
+}
+
+/// `kill`.
+pub(crate) fn kill(globals: &Globals, verb: &Kill) -> Result<i32> {
+    let signal = process::signal(&verb.signal)?;
+    let store = runtime::store::Store::open(&globals.root)?;
+    jail::Jail::open(store.as_ref(), &JailId::new(&verb.id)?)?.kill(signal, verb.all).map(|()| 0)
+}
+
+/// `delete`.
+pub(crate) fn delete(globals: &Globals, verb: &Delete) -> Result<i32> {
+    jail::delete(&globals.root, &JailId::new(&verb.id)?, verb.force).map(|()| 0)
+}
+
+/// `cleanup`: what is broken is removed, what runs is left alone.
+pub(crate) fn cleanup(globals: &Globals) -> Result<i32> {
+    let mut failed = None;
+    for summary in jail::list(&globals.root)? {
+        if !matches!(summary.status, jail::Status::Broken(_)) {
+            continue;
+        }
+        match jail::delete(&globals.root, &summary.id, true) {
+            Ok(()) => println!("{}", summary.id),
+            Err(error) => failed = Some(failed.map_or(error.clone(), |first: Error| first.and(error))),
+        }
+    }
+    failed.map_or(Ok(0), Err)
+}

@@ -1,0 +1,91 @@
+//! The verbs that only look.
+
+use std::io::Write;
+
+use base::JailId;
+use nix::unistd::{Uid, User};
+use runtime::jail::{self, Jail, Status, Summary};
+use runtime::store::Store;
+use serde_json::{Value, json};
+use sys::{Doing, Error, Kind, Result};
+
+use crate::args::{Globals, List, Named, Show, Spec};
+use crate::show;
+
+/// `state`: the OCI document.
+pub(crate) fn state(globals: &Globals, verb: &Named) -> Result<i32> {
+    let store = Store::open(&globals.root)?;
+    let jail = Jail::open(store.as_ref(), &JailId::new(&verb.id)?)?;
+    let summary = Summary::of(&jail);
+    if let Status::Broken(_) = summary.status {
+        jail.state()?;
+    }
+    show::print(&format!("{:#}\n", document(&summary)))
+}
+
+fn document(summary: &Summary) -> Value {
+    let owner = summary.owner.map(|uid| match User::from_uid(Uid::from_raw(uid)) {
+        Ok(Some(user)) => user.name,
+        _ => uid.to_string(),
+    });
+    let mut document = json!({
+        "ociVersion": summary.version,
+        "id": summary.id.as_str(),
+        "pid": summary.pid.map_or(0, |pid| pid.as_raw()),
+        "status": summary.status.to_string(),
+        "bundle": summary.bundle,
+        "rootfs": summary.rootfs,
+        "created": summary.created,
+        "owner": owner,
+    });
+    if !summary.annotations.is_empty() {
+        document["annotations"] = json!(summary.annotations);
+    }
+    if let Status::Broken(reason) = &summary.status {
+        document["reason"] = json!(reason);
+    }
+    document
+}
+
+/// `list`.
+pub(crate) fn list(globals: &Globals, verb: &List) -> Result<i32> {
+    let all = jail::list(&globals.root)?;
+    if verb.quiet {
+        return show::print(&all.iter().map(|jail| format!("{}\n", jail.id)).collect::<String>());
+    }
+    let documents: Vec<Value> = all.iter().map(document).collect();
+    if verb.format == Show::Json {
+        return show::print(&format!("{}\n", json!(documents)));
+    }
+    let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
+    let rows = documents.iter().zip(&all).map(|(document, jail)| {
+        let status = match &jail.status {
+            Status::Broken(reason) => format!("broken ({reason})"),
+            other => other.to_string(),
+        };
+        let pid = document["pid"].to_string();
+        vec![
+            jail.id.to_string(),
+            pid,
+            status,
+            text(&document["bundle"]),
+            text(&document["created"]),
+            text(&document["owner"]),
+        ]
+    });
+    show::print(&show::table(&["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"], rows))
+}
+
+/// `spec`.
+pub(crate) fn spec(verb: &Spec) -> Result<i32> {
+    let path = verb.bundle.join("config.json");
+    let step = || format!("write {}", path.display());
+    let mut file = match std::fs::OpenOptions::new().write(true).create_new(true).open(&path) {
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            return Err(Error::new(Kind::Exists, format!("{}: it exists; remove it first", step())));
+        }
+        other => other.doing(step)?,
+    };
+    file.write_all(format!("{:#}\n", runtime::friendly::template()).as_bytes()).doing(step)?;
+    Ok(0)
+}

@@ -1,0 +1,46 @@
+//! The `jail` command: words in, words out.
+#![forbid(unsafe_code)]
+
+mod args;
+mod life;
+mod look;
+mod show;
+
+use std::process::ExitCode;
+
+use args::{Command, Globals};
+use clap::Parser;
+use runtime::log;
+use sys::{Error, Result};
+
+fn main() -> ExitCode {
+    let args = args::Args::parse_from(args::tolerant(std::env::args_os()));
+    match log::open(args.globals.log.as_deref(), args.globals.format(), args.globals.debug)
+        .and_then(|()| run(&args.globals, args.command))
+    {
+        Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)),
+        Err(error) => {
+            log::error(&error);
+            eprintln!("jail: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(globals: &Globals, command: Command) -> Result<i32> {
+    if globals.systemd_cgroup {
+        return Err(Error::unsupported("use --systemd-cgroup: the systemd driver is not carried out yet"));
+    }
+    match command {
+        Command::Create(verb) => life::create(globals, &verb),
+        Command::Start(verb) => life::start(globals, &verb),
+        Command::Run(verb) => life::run(globals, &verb),
+        Command::Exec(verb) => life::exec(globals, verb),
+        Command::Kill(verb) => life::kill(globals, &verb),
+        Command::Delete(verb) => life::delete(globals, &verb),
+        Command::Cleanup => life::cleanup(globals),
+        Command::State(verb) => look::state(globals, &verb),
+        Command::List(verb) => look::list(globals, &verb),
+        Command::Spec(verb) => look::spec(&verb),
+    }
+}

@@ -1,0 +1,194 @@
+//! The socket between the runtime and process 1 of a jail, and the six messages on it.
+//!
+//! ```text
+//! runtime            process 1
+//!    │── Go{pid} ──────►│   the cgroups and the id maps are done
+//!    │◄───── Here ──────│   a step of the other side is next (it may carry a descriptor)
+//!    │── Here ─────────►│   … and done
+//!    │◄───── Ready ─────│   all is made
+//!    │── Here ─────────►│   … and written down: from now on it outlives the runtime
+//!    │── Start ────────►│   become the program
+//!    │◄───── Exec ──────│   the next thing is execve; end of file means that it worked
+//!    │◄─ Fault{error} ──│   at any time, and the last message
+//! ```
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, recvmsg, sendmsg,
+    socketpair,
+};
+use nix::unistd::Pid;
+use sys::{Doing, Error, Kind, Result};
+
+/// A message names no feature; that is what keeps them six.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// To process 1: its number on the host; go on.
+    Go(Pid),
+    /// The barrier between two sides of the plan.
+    Here,
+    /// Process 1 is what `created` means.
+    Ready,
+    /// To process 1: become the program.
+    Start,
+    /// Process 1 is about to execute the program.
+    Exec,
+    /// Process 1 gave up.
+    Fault(Error),
+}
+
+/// The longest message: an error with all that came with it.
+const LONGEST: usize = 16 * 1024;
+
+impl Message {
+    fn encode(&self) -> Vec<u8> {
+        match self {
+            Self::Go(pid) => [&[b'G'][..], &pid.as_raw().to_le_bytes()].concat(),
+            Self::Here => vec![b'H'],
+            Self::Ready => vec![b'R'],
+            Self::Start => vec![b'S'],
+            Self::Exec => vec![b'E'],
+            Self::Fault(error) => {
+                let mut bytes = vec![b'F'];
+                bytes.extend(serde_json::to_vec(error).unwrap_or_default());
+                bytes
+            }
+        }
+    }
+
+    fn decode(bytes: &[u8]) -> Option<Self> {
+        Some(match bytes.split_first()? {
+            (b'G', pid) => Self::Go(Pid::from_raw(i32::from_le_bytes(pid.try_into().ok()?))),
+            (b'H', []) => Self::Here,
+            (b'R', []) => Self::Ready,
+            (b'S', []) => Self::Start,
+            (b'E', []) => Self::Exec,
+            (b'F', error) => Self::Fault(serde_json::from_slice(error).ok()?),
+            _ => return None,
+        })
+    }
+}
+
+/// One end.
+#[derive(Debug)]
+pub struct Channel(OwnedFd);
+
+impl From<OwnedFd> for Channel {
+    fn from(fd: OwnedFd) -> Self {
+        Self(fd)
+    }
+}
+
+impl Channel {
+    /// Both ends.
+    ///
+    /// # Errors
+    /// As socketpair(2).
+    pub fn pair() -> Result<(Self, Self)> {
+        let (kind, flags) = (SockType::SeqPacket, SockFlag::SOCK_CLOEXEC);
+        let (one, other) =
+            socketpair(AddressFamily::Unix, kind, None, flags).doing(|| "make the channel to process 1")?;
+        Ok((Self(one), Self(other)))
+    }
+
+    /// Sends a message, with a descriptor where one is given.
+    ///
+    /// # Errors
+    /// As sendmsg(2); `EPIPE` where the other end is gone.
+    pub fn send(&self, message: &Message, fd: Option<&OwnedFd>) -> nix::Result<()> {
+        let bytes = message.encode();
+        let fds = fd.map(|fd| [fd.as_raw_fd()]);
+        let rights = fds.as_ref().map(|fds| ControlMessage::ScmRights(fds));
+        let control = rights.as_slice();
+        loop {
+            let flags = MsgFlags::MSG_NOSIGNAL;
+            match sendmsg::<UnixAddr>(self.0.as_raw_fd(), &[IoSlice::new(&bytes)], control, flags, None) {
+                // A signal for the runtime came first; nothing was sent.
+                Err(Errno::EINTR) => {}
+                sent => return sent.map(drop),
+            }
+        }
+    }
+
+    /// The next message, `None` at end of file; with the descriptor that came with it.
+    ///
+    /// # Errors
+    /// As recvmsg(2); `EBADMSG` for what is no message of ours.
+    pub fn receive(&self) -> nix::Result<Option<(Message, Option<OwnedFd>)>> {
+        let mut bytes = vec![0; LONGEST];
+        let mut space = nix::cmsg_space!([i32; 1]);
+        let (len, fd) = loop {
+            let mut into = [IoSliceMut::new(&mut bytes)];
+            let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+            match recvmsg::<UnixAddr>(self.0.as_raw_fd(), &mut into, Some(&mut space), flags) {
+                // A signal for the runtime came first; nothing was received.
+                Err(Errno::EINTR) => {}
+                // The other end closed with unread bytes in it, which is an end all the same.
+                Err(Errno::ECONNRESET) => return Ok(None),
+                Err(errno) => return Err(errno),
+                Ok(message) => break (message.bytes, descriptor(&message)?),
+            }
+        };
+        if len == 0 {
+            return Ok(None);
+        }
+        Message::decode(&bytes[..len]).map(|message| Some((message, fd))).ok_or(Errno::EBADMSG)
+    }
+
+    /// Waits for one certain message.
+    ///
+    /// # Errors
+    /// The fault that came instead, or that process 1 died.
+    pub fn expect(&self, wanted: &Message) -> Result<Option<OwnedFd>> {
+        match self.receive().doing(|| "hear from process 1")? {
+            Some((message, fd)) if message == *wanted => Ok(fd),
+            Some((Message::Fault(error), _)) => Err(error),
+            Some((other, _)) => Err(Error::new(Kind::Kernel, format!("hear {wanted:?} from process 1: it said {other:?}"))),
+            None => Err(Error::new(Kind::Kernel, "set up process 1: it died without a word")),
+        }
+    }
+}
+
+fn descriptor<S>(message: &nix::sys::socket::RecvMsg<'_, '_, S>) -> nix::Result<Option<OwnedFd>> {
+    for part in message.cmsgs()? {
+        if let ControlMessageOwned::ScmRights(fds) = part {
+            return Ok(fds.first().map(|fd| sys::file::received(*fd)));
+        }
+    }
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_message_arrives_as_it_was_sent() {
+        let (one, other) = Channel::pair().unwrap();
+        let fault = Error::kernel("bind /a on /b", Errno::ENOENT).and(Error::invalid("use x"));
+        let all = [
+            Message::Go(Pid::from_raw(70_000)),
+            Message::Here,
+            Message::Ready,
+            Message::Start,
+            Message::Exec,
+            Message::Fault(fault),
+        ];
+        for message in all {
+            one.send(&message, None).unwrap();
+            assert_eq!(other.receive().unwrap().unwrap().0, message);
+        }
+        drop(one);
+        assert!(other.receive().unwrap().is_none());
+    }
+
+    #[test]
+    fn what_is_no_message_is_refused() {
+        for bytes in [&b"G"[..], b"X", b"Gabc", b"F{"] {
+            assert_eq!(Message::decode(bytes), None);
+        }
+    }
+}

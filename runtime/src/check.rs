@@ -1,0 +1,205 @@
+//! What of a specification is not carried out: refused by name, never ignored.
+
+use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
+use sys::{Error, Result};
+
+/// Checks everything that needs no host to be judged.
+///
+/// # Errors
+/// `Invalid` for what makes no sense, `Unsupported` for what is not carried out yet; with the JSON pointer.
+pub fn spec(spec: &Spec) -> Result<()> {
+    version(spec.version())?;
+    for (set, place) in [
+        (spec.solaris().is_some(), "/solaris"),
+        (spec.windows().is_some(), "/windows"),
+        (spec.vm().is_some(), "/vm"),
+        (spec.zos().is_some(), "/zos"),
+    ] {
+        if set {
+            return Err(Error::unsupported(format!("use {place}: this is a runtime for Linux")));
+        }
+    }
+    if let Some(process) = spec.process() {
+        self::process(process, "/process")?;
+    }
+    for (at, hook, _) in crate::hooks::all(spec) {
+        if !hook.path().is_absolute() {
+            return Err(Error::invalid(format!("use {at}/path {}: it is not absolute", hook.path().display())));
+        }
+        if hook.timeout().is_some_and(|timeout| timeout <= 0) {
+            return Err(Error::invalid(format!("use {at}/timeout: it is not above 0")));
+        }
+    }
+    linux(spec)
+}
+
+fn version(version: &str) -> Result<()> {
+    match version.strip_prefix("1.") {
+        Some(rest) if rest.starts_with(|c: char| c.is_ascii_digit()) => Ok(()),
+        _ => Err(Error::unsupported(format!("use /ociVersion {version:?}: versions 1.x are known"))),
+    }
+}
+
+/// Checks the document of a process, that of the specification or that of `exec`.
+///
+/// # Errors
+/// As [`spec`].
+pub fn process(process: &Process, at: &str) -> Result<()> {
+    let later = [
+        (process.scheduler().is_some(), "scheduler"),
+        (process.io_priority().is_some(), "ioPriority"),
+        (process.exec_cpu_affinity().is_some(), "execCPUAffinity"),
+        (process.apparmor_profile().as_ref().is_some_and(|label| !label.is_empty()), "apparmorProfile"),
+        (process.selinux_label().as_ref().is_some_and(|label| !label.is_empty()), "selinuxLabel"),
+        (process.command_line().is_some(), "commandLine"),
+    ];
+    refuse_later(&later, at)?;
+    if process.args().as_ref().is_none_or(Vec::is_empty) {
+        return Err(Error::invalid(format!("use {at}/args: it is empty; a program is needed")));
+    }
+    if !process.cwd().is_absolute() {
+        return Err(Error::invalid(format!("use {at}/cwd {:?}: it is not absolute", process.cwd())));
+    }
+    for (index, word) in process.env().iter().flatten().enumerate() {
+        if !word.contains('=') || word.starts_with('=') {
+            return Err(Error::invalid(format!("use {at}/env/{index} {word:?}: it is not of the form NAME=value")));
+        }
+    }
+    let mut seen = Vec::new();
+    for (index, limit) in process.rlimits().iter().flatten().enumerate() {
+        if limit.soft() > limit.hard() {
+            return Err(Error::invalid(format!("use {at}/rlimits/{index}: soft is above hard")));
+        }
+        if seen.contains(&limit.typ()) {
+            return Err(Error::invalid(format!("use {at}/rlimits/{index}: {} is given twice", limit.typ())));
+        }
+        seen.push(limit.typ());
+    }
+    if let Some(score) = process.oom_score_adj().filter(|score| !(-1000..=1000).contains(score)) {
+        return Err(Error::invalid(format!("use {at}/oomScoreAdj {score}: -1000 to 1000 are known")));
+    }
+    Ok(())
+}
+
+fn refuse_later(later: &[(bool, &str)], at: &str) -> Result<()> {
+    match later.iter().find(|(set, _)| *set) {
+        Some((_, key)) => Err(Error::unsupported(format!("use {at}/{key}: it is not carried out yet"))),
+        None => Ok(()),
+    }
+}
+
+fn linux(spec: &Spec) -> Result<()> {
+    let Some(linux) = spec.linux() else {
+        return Err(Error::invalid("use /linux: it is missing; a jail needs name spaces"));
+    };
+    let later = [
+        (linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()), "netDevices"),
+        (linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()), "mountLabel"),
+        (linux.intel_rdt().is_some(), "intelRdt"),
+        (linux.memory_policy().is_some(), "memoryPolicy"),
+        (linux.personality().is_some(), "personality"),
+        (linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty()), "timeOffsets"),
+    ];
+    refuse_later(&later, "/linux")?;
+    let mut seen = Vec::new();
+    for (index, namespace) in linux.namespaces().iter().flatten().enumerate() {
+        let at = format!("/linux/namespaces/{index}");
+        if seen.contains(&namespace.typ()) {
+            return Err(Error::invalid(format!("use {at}: {} is given twice", namespace.typ())));
+        }
+        seen.push(namespace.typ());
+        match namespace.typ() {
+            LinuxNamespaceType::Time => {
+                return Err(Error::unsupported(format!("use {at}: time name spaces are not carried out yet")));
+            }
+            LinuxNamespaceType::Mount if namespace.path().is_some() => {
+                return Err(Error::unsupported(format!("use {at}: joining a mount name space is not carried out yet")));
+            }
+            _ => {}
+        }
+    }
+    if !seen.contains(&LinuxNamespaceType::Mount) {
+        return Err(Error::unsupported("use /linux/namespaces: without one of type mount the root cannot be changed"));
+    }
+    maps(spec, &seen)?;
+    settings(spec, &seen)
+}
+
+fn maps(spec: &Spec, seen: &[LinuxNamespaceType]) -> Result<()> {
+    let Some(linux) = spec.linux() else { return Ok(()) };
+    let user = seen.contains(&LinuxNamespaceType::User);
+    for (list, key) in [(linux.uid_mappings(), "uidMappings"), (linux.gid_mappings(), "gidMappings")] {
+        let list = list.as_deref().unwrap_or_default();
+        if !list.is_empty() && !user {
+            return Err(Error::invalid(format!("use /linux/{key}: it needs a name space of type user")));
+        }
+        for (index, map) in list.iter().enumerate() {
+            let end = |from: u32| u64::from(from) + u64::from(map.size()) <= u64::from(u32::MAX);
+            if map.size() == 0 || !end(map.host_id()) || !end(map.container_id()) {
+                return Err(Error::invalid(format!("use /linux/{key}/{index}: the range is empty or ends above 2^32")));
+            }
+        }
+    }
+    let own = linux.namespaces().iter().flatten().any(|ns| ns.typ() == LinuxNamespaceType::User && ns.path().is_none());
+    if own && linux.uid_mappings().as_ref().is_none_or(Vec::is_empty) {
+        return Err(Error::invalid("use /linux/uidMappings: a new name space of type user needs it"));
+    }
+    Ok(())
+}
+
+fn settings(spec: &Spec, seen: &[LinuxNamespaceType]) -> Result<()> {
+    let uts = seen.contains(&LinuxNamespaceType::Uts);
+    for (name, key) in [(spec.hostname(), "hostname"), (spec.domainname(), "domainname")] {
+        let Some(name) = name.as_ref().filter(|name| !name.is_empty()) else { continue };
+        if !uts {
+            return Err(Error::invalid(format!("use /{key}: it needs a name space of type uts")));
+        }
+        if name.len() > 64 {
+            return Err(Error::invalid(format!("use /{key}: it has {} characters, at most 64 are allowed", name.len())));
+        }
+    }
+    let Some(sysctls) = spec.linux().as_ref().and_then(|linux| linux.sysctl().as_ref()) else { return Ok(()) };
+    for (key, value) in sysctls {
+        sysctl(key, value, seen)?;
+    }
+    Ok(())
+}
+
+/// The settings of the kernel that belong to a name space; any other would change the host.
+const IPC: &[&str] = &[
+    "kernel.msgmax",
+    "kernel.msgmnb",
+    "kernel.msgmni",
+    "kernel.sem",
+    "kernel.shmall",
+    "kernel.shmmax",
+    "kernel.shmmni",
+    "kernel.shm_rmid_forced",
+];
+
+fn sysctl(key: &str, value: &str, seen: &[LinuxNamespaceType]) -> Result<()> {
+    let refuse = |reason: &str| Err(Error::invalid(format!("use /linux/sysctl/{key}: {reason}")));
+    let plain = |c: char| c.is_ascii_alphanumeric() || "._-/".contains(c);
+    if key.is_empty() || !key.chars().all(plain) || key.split(['.', '/']).any(str::is_empty) {
+        return refuse("it is no name of a sysctl");
+    }
+    if value.contains('\n') {
+        return refuse("its value has more than one line");
+    }
+    let dotted = key.replace('/', ".");
+    let owner = if IPC.contains(&dotted.as_str()) || dotted.starts_with("fs.mqueue.") {
+        LinuxNamespaceType::Ipc
+    } else if dotted.starts_with("net.") {
+        LinuxNamespaceType::Network
+    } else if dotted == "kernel.domainname" {
+        LinuxNamespaceType::Uts
+    } else if dotted == "kernel.hostname" {
+        return refuse("/hostname is the place for it");
+    } else {
+        return refuse("it belongs to no name space and would change the host");
+    };
+    match seen.contains(&owner) {
+        true => Ok(()),
+        false => refuse(&format!("it needs a name space of type {owner}")),
+    }
+}

@@ -1,0 +1,249 @@
+//! Making a jail: reserve, write down, do the plan; on any error undo all of it.
+
+use std::ffi::CString;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use base::{Ctx, JailId, Object, Rank, Side};
+use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
+use oci_spec::runtime::Spec;
+use serde_json::value::RawValue;
+use sys::process::Fork;
+use sys::{Child, Doing, Error, Kind, Result};
+
+use crate::channel::{Channel, Message};
+use crate::init::{self, Starter};
+use crate::journal::{Journal, Process, Record};
+use crate::plan::{self, Plan};
+use crate::store::{self, Entry, State, Store};
+use crate::{bundle, jail, process};
+
+/// What `create` and `run` are asked for.
+#[derive(Debug)]
+pub struct Request {
+    /// The store.
+    pub root: PathBuf,
+    /// The jail's name.
+    pub id: JailId,
+    /// The bundle's folder, and what its configuration says.
+    pub bundle: PathBuf,
+    /// The specification, checked.
+    pub spec: Spec,
+    /// The same to the letter.
+    pub config: Box<RawValue>,
+    /// Where the terminal goes.
+    pub console_socket: Option<PathBuf>,
+    /// Where the number of process 1 is written.
+    pub pid_file: Option<PathBuf>,
+    /// Whether the caller's session keyring is kept.
+    pub no_new_keyring: bool,
+}
+
+/// A jail that has just been made, and the channel to its process 1.
+#[derive(Debug)]
+pub struct Made {
+    /// The jail's folder.
+    pub entry: Entry,
+    /// Its process 1.
+    pub child: Child,
+    /// The way to tell it to start.
+    pub channel: Channel,
+    /// Its terminal, where the specification asks for one and no socket took it.
+    pub terminal: Option<OwnedFd>,
+}
+
+/// Plans without touching anything.
+///
+/// # Errors
+/// As [`plan::plan`].
+pub fn plan(request: &Request, cache: Option<&OwnedFd>) -> Result<(Plan, String)> {
+    let layout = cgroup::Layout::read()?;
+    let mark = format!("{}-{:08x}", Store::mark(&request.root, &request.id), nonce());
+    let process = request.spec.process().as_ref().ok_or_else(|| Error::invalid("use /process: it is missing"))?;
+    let scratch = CString::new(request.root.as_os_str().as_bytes()).map_err(|_| Error::invalid("use --root: NUL"))?;
+    let size = sys::file::terminal_size(std::io::stdin()).ok();
+    let plan = plan::plan(&plan::Input {
+        id: &request.id,
+        bundle: &request.bundle,
+        spec: &request.spec,
+        layout: &layout,
+        mark: &mark,
+        console_socket: request.console_socket.as_deref(),
+        terminal_size: size,
+        new_keyring: !request.no_new_keyring,
+        confinement: bundle::confinement(process, &request.spec, cache)?,
+        may_raise: bundle::may_raise_limits(),
+        clone: bundle::is_clone(&request.spec).then_some(scratch),
+    })?;
+    Ok((plan, mark))
+}
+
+/// Makes a jail up to where its process 1 waits for `start`. With `listen`, whoever comes later may start it.
+///
+/// # Errors
+/// What did not work; everything that was made is gone again, or the error says what is not.
+pub fn make(request: &Request, wait: bool) -> Result<Made> {
+    let store = Store::make(&request.root)?;
+    let cache = store.cache()?;
+    let (plan, mark) = plan(request, Some(&cache))?;
+    let entry = store.reserve(&request.id)?;
+    let lock = entry.lock()?;
+    let mut making = Making { request, plan, entry, objects: Vec::new(), child: None };
+    match making.go(&mark, wait) {
+        Ok((channel, terminal)) => {
+            let Making { entry, child, .. } = making;
+            drop(lock);
+            let child = child.ok_or_else(|| Error::new(Kind::Kernel, "make the jail: it has no process 1"))?;
+            Ok(Made { entry, child, channel, terminal })
+        }
+        Err(error) => Err(making.undo(&store, error)),
+    }
+}
+
+struct Making<'a> {
+    request: &'a Request,
+    plan: Plan,
+    entry: Entry,
+    /// What was written down, and so may be there.
+    objects: Vec<Object>,
+    child: Option<Child>,
+}
+
+impl Making<'_> {
+    fn go(&mut self, mark: &str, wait: bool) -> Result<(Channel, Option<OwnedFd>)> {
+        let state = self.state(mark)?;
+        // Held by process 1 too, until it becomes the program.
+        let _held = self.entry.write(&state)?;
+        let mut journal = Journal::open(&self.entry)?;
+        let listener = if wait { Some(self.listen()?) } else { None };
+        let mut ctx = Ctx::default();
+        let cloned = self.plan.steps.partition_point(|planned| planned.rank < Rank::Clone);
+        for index in 0..cloned {
+            self.step(index, &mut ctx, &mut journal)?;
+        }
+        let channel = self.clone(&mut ctx, listener)?;
+        let rest = self.plan.steps[cloned..].iter().take_while(|planned| planned.side == Side::Host).count();
+        for index in cloned..cloned + rest {
+            self.step(index, &mut ctx, &mut journal)?;
+        }
+        let pid = self.pid()?;
+        channel.send(&Message::Go(pid), None).doing(|| "speak to process 1")?;
+        let ready = self.plan.steps.partition_point(|planned| planned.rank <= Rank::Ready);
+        init::walk(Side::Host, &self.plan, &self.plan.steps[cloned + rest..ready], &mut ctx, &channel)?;
+        channel.expect(&Message::Ready)?;
+        if let Some(path) = &self.request.pid_file {
+            write_pid(path, pid)?;
+        }
+        journal.append(&Record::Created(Process::of(pid)?))?;
+        channel.send(&Message::Here, None).doing(|| "speak to process 1")?;
+        Ok((channel, ctx.pass))
+    }
+
+    fn state(&self, mark: &str) -> Result<State> {
+        Ok(State {
+            version: store::VERSION,
+            id: self.request.id.to_string(),
+            bundle: self.request.bundle.clone(),
+            created: humantime::format_rfc3339_nanos(SystemTime::now()).to_string(),
+            boot: store::boot()?,
+            owner: nix::unistd::geteuid().as_raw(),
+            mark: mark.to_owned(),
+            config: self.request.config.clone(),
+        })
+    }
+
+    /// Does a step of the host's side, after what it makes was written down.
+    fn step(&mut self, index: usize, ctx: &mut Ctx, journal: &mut Journal) -> Result<()> {
+        let planned = &self.plan.steps[index];
+        if let Some(object) = planned.step.makes() {
+            journal.append(&Record::Object(object.clone()))?;
+            self.objects.push(object);
+        }
+        planned.run(&self.plan, ctx)
+    }
+
+    fn listen(&self) -> Result<OwnedFd> {
+        let step = || format!("make the control socket of {}", self.entry.id);
+        let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).doing(step)?;
+        let address = UnixAddr::new(&jail::control(&self.entry)).doing(step)?;
+        bind(fd.as_raw_fd(), &address).doing(step)?;
+        listen(&fd, Backlog::new(1).doing(step)?).doing(step)?;
+        Ok(fd)
+    }
+
+    fn clone(&mut self, ctx: &mut Ctx, listener: Option<OwnedFd>) -> Result<Channel> {
+        let (mine, theirs) = Channel::pair()?;
+        let flags = self.plan.flags.bits() as u64;
+        let cgroup = ctx.cgroup.take();
+        let cloned = sys::process::clone3(flags, cgroup.as_ref().map(std::os::fd::AsFd::as_fd));
+        match cloned.doing(|| "clone process 1 into its name spaces")? {
+            Fork::Child => {
+                drop(mine);
+                // The lock on the folder is shared with the runtime, and must end when the runtime lets it go.
+                let _ = nix::unistd::close(self.entry.fd.as_raw_fd());
+                let starter = listener.map_or(Starter::Maker, Starter::Socket);
+                init::become_program(&self.plan, std::mem::take(ctx), theirs, starter)
+            }
+            Fork::Parent(child) => {
+                ctx.pid = Some(child.pid);
+                self.child = Some(child);
+                // What the jail's side needs it has its own copies of.
+                ctx.sources.clear();
+                Ok(mine)
+            }
+        }
+    }
+
+    fn pid(&self) -> Result<nix::unistd::Pid> {
+        self.child.as_ref().map(|child| child.pid).ok_or_else(|| Error::new(Kind::Kernel, "find process 1"))
+    }
+
+    /// Takes everything back; the cause stays the first thing that the error says.
+    fn undo(self, store: &Store, mut error: Error) -> Error {
+        if let Some(child) = &self.child
+            && let Err(other) = process::end(child)
+        {
+            error = error.and(other);
+        }
+        match jail::undo(&self.objects).and_then(|()| store.remove(&self.entry)) {
+            Ok(()) => error,
+            Err(other) => error.and(other),
+        }
+    }
+}
+
+/// A number that no other jail of this name has had.
+fn nonce() -> u32 {
+    use std::hash::{BuildHasher, Hasher};
+    std::hash::RandomState::new().build_hasher().finish() as u32
+}
+
+/// Writes a pid file so that a reader sees all of it or none.
+///
+/// # Errors
+/// As open(2) and rename(2).
+pub fn write_pid(path: &Path, pid: nix::unistd::Pid) -> Result<()> {
+    let step = || format!("write pid file {}", path.display());
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{pid}"));
+    let draft = path.with_file_name(name);
+    std::fs::write(&draft, pid.to_string()).doing(step)?;
+    std::fs::rename(&draft, path).doing(step)
+}
+
+/// Tells process 1 to become the program, and waits until it has.
+///
+/// # Errors
+/// Why it could not, in the words of the jail's side.
+pub fn start(channel: &Channel) -> Result<()> {
+    channel.send(&Message::Start, None).doing(|| "speak to process 1")?;
+    channel.expect(&Message::Exec)?;
+    match channel.receive().doing(|| "hear from process 1")? {
+        None => Ok(()),
+        Some((Message::Fault(error), _)) => Err(error),
+        Some((other, _)) => Err(Error::new(Kind::Kernel, format!("start the program: process 1 said {other:?}"))),
+    }
+}
+

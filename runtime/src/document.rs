@@ -1,0 +1,148 @@
+//! JSON documents from outside: read with care, and refused with the place of what is wrong.
+
+use std::fs::File;
+use std::io::Read;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::{Mode, SFlag, fstat};
+use serde::de::DeserializeOwned;
+use sys::{Doing, Error, Kind, Result};
+
+/// The largest document, in bytes.
+const LARGEST: u64 = 16 << 20;
+
+/// Reads a file that must be a regular one: opening a FIFO does not block, a directory and a device are refused.
+///
+/// # Errors
+/// Naming the file and what is wrong with it.
+pub fn read(path: &Path) -> Result<String> {
+    let step = || format!("read {}", path.display());
+    let fd: OwnedFd = open(path, OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_CLOEXEC, Mode::empty()).doing(step)?;
+    let stat = fstat(&fd).doing(step)?;
+    if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
+        return Err(Error::invalid(format!("{}: it is no regular file", step())));
+    }
+    let mut text = String::new();
+    let read = File::from(fd).take(LARGEST + 1).read_to_string(&mut text);
+    if stat.st_size as u64 > LARGEST || text.len() as u64 > LARGEST {
+        return Err(Error::invalid(format!("{}: it is larger than {} MiB", step(), LARGEST >> 20)));
+    }
+    match read {
+        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => {
+            Err(Error::invalid(format!("{}: it is not UTF-8", step())))
+        }
+        other => other.doing(step).map(|_| text),
+    }
+}
+
+/// Turns text into a document. `name` is for people: the file's path.
+///
+/// The answer also holds one warning for each property that nobody knows, with its place.
+///
+/// # Errors
+/// `Invalid` with the JSON pointer, line and column.
+pub fn parse<T: DeserializeOwned>(text: &str, name: &str) -> Result<(T, Vec<String>)> {
+    let mut unknown = Vec::new();
+    let mut track = serde_path_to_error::Track::new();
+    let mut json = serde_json::Deserializer::from_str(text);
+    let parsed = {
+        let tracked = serde_path_to_error::Deserializer::new(&mut json, &mut track);
+        serde_ignored::deserialize(tracked, |path| unknown.push(format!("/{}", path.to_string().replace('.', "/"))))
+    };
+    let parsed: T = parsed.map_err(|error: serde_json::Error| {
+        let (line, column) = (error.line(), error.column());
+        // serde_json puts the place behind the reason; ours stands before it.
+        let reason = error.to_string();
+        let reason = reason.rsplit_once(" at line ").map_or(reason.as_str(), |(reason, _)| reason);
+        Error::new(Kind::Invalid, format!("use {name}:{line}:{column}: {}: {reason}", pointer(&track.path())))
+    })?;
+    json.end().map_err(|error| {
+        Error::invalid(format!("use {name}:{}:{}: something follows the document", error.line(), error.column()))
+    })?;
+    refuse_nul(text, name)?;
+    unknown.sort();
+    let warnings = unknown.into_iter().map(|place| format!("{name}: unknown property {place} is ignored")).collect();
+    Ok((parsed, warnings))
+}
+
+/// A path of serde as a JSON pointer (RFC 6901).
+fn pointer(path: &serde_path_to_error::Path) -> String {
+    use serde_path_to_error::Segment;
+    let mut text = String::new();
+    for segment in path.iter() {
+        text.push('/');
+        match segment {
+            Segment::Seq { index } => text.push_str(&index.to_string()),
+            Segment::Map { key } => text.push_str(&key.replace('~', "~0").replace('/', "~1")),
+            Segment::Enum { variant } => text.push_str(variant),
+            Segment::Unknown => text.push('?'),
+        }
+    }
+    if text.is_empty() { "/".to_owned() } else { text }
+}
+
+/// The kernel ends every string at NUL, so one in a document would silently cut what was asked for.
+fn refuse_nul(text: &str, name: &str) -> Result<()> {
+    if !text.contains("\\u0000") {
+        return Ok(());
+    }
+    let value: serde_json::Value =
+        serde_json::from_str(text).map_err(|error| Error::invalid(format!("use {name}: {error}")))?;
+    match find_nul(&value) {
+        Some(place) => {
+            let line = text.lines().position(|line| line.contains("\\u0000")).unwrap_or_default();
+            let column = text.lines().nth(line).and_then(|line| line.find("\\u0000")).unwrap_or_default();
+            Err(Error::invalid(format!("use {name}:{}:{}: {place}: it contains NUL", line + 1, column + 1)))
+        }
+        None => Ok(()),
+    }
+}
+
+fn find_nul(value: &serde_json::Value) -> Option<String> {
+    match value {
+        serde_json::Value::String(text) => text.contains('\0').then(String::new),
+        serde_json::Value::Array(list) => {
+            list.iter().enumerate().find_map(|(index, item)| Some(format!("/{index}{}", find_nul(item)?)))
+        }
+        serde_json::Value::Object(map) => map.iter().find_map(|(key, item)| match key.contains('\0') {
+            true => Some("/a key".to_owned()),
+            false => Some(format!("/{key}{}", find_nul(item)?)),
+        }),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use oci_spec::runtime::Spec;
+
+    fn refusal(text: &str) -> String {
+        parse::<Spec>(text, "config.json").unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_wrong_type_is_refused_with_its_place() {
+        let text = r#"{"ociVersion":"1.2.0",
+"process":{"cwd":"/","user":{"uid":"nobody","gid":0}}}"#;
+        assert_eq!(
+            refusal(text),
+            "cannot use config.json:2:42: /process/user/uid: invalid type: string \"nobody\", expected u32"
+        );
+    }
+
+    #[test]
+    fn a_string_with_nul_is_refused_with_its_place() {
+        let text = r#"{"ociVersion":"1.2.0","hostname":"a\u0000b"}"#;
+        assert_eq!(refusal(text), "cannot use config.json:1:36: /hostname: it contains NUL");
+    }
+
+    #[test]
+    fn an_unknown_property_is_one_warning_with_its_place() {
+        let text = r#"{"ociVersion":"1.2.0","linux":{"maskedPathz":[]}}"#;
+        let (_, warnings) = parse::<Spec>(text, "config.json").unwrap();
+        assert_eq!(warnings, ["config.json: unknown property /linux/maskedPathz is ignored"]);
+    }
+}

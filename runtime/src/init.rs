@@ -1,0 +1,222 @@
+//! Process 1 of a jail until it becomes the program, and the walk over the plan that both sides share.
+
+use std::ffi::{CString, OsStr};
+use std::io::Read;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::path::Path;
+
+use base::{Ctx, Rank, Side};
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, ResolveFlag};
+use nix::sys::prctl::{set_dumpable, set_pdeathsig};
+use nix::sys::signal::Signal;
+use nix::sys::socket::{SockFlag, accept4};
+use nix::sys::stat::{Mode, SFlag, stat, umask};
+use nix::unistd::{AccessFlags, access, execve};
+use sys::{Doing, Error, Kind, Result};
+
+use crate::channel::{Channel, Message};
+use crate::plan::{Plan, Planned, Program};
+
+/// Who tells process 1 to start.
+#[derive(Debug)]
+pub enum Starter {
+    /// The runtime that made it: `run` and `exec`.
+    Maker,
+    /// Whoever connects to this socket: `start`, after `create`.
+    Socket(OwnedFd),
+}
+
+/// Asks the kernel to end this process when the runtime dies: until the jail is created it must not outlive it.
+///
+/// # Errors
+/// As prctl(2).
+pub fn die_with_parent() -> nix::Result<()> {
+    set_pdeathsig(Signal::SIGKILL)
+}
+
+/// Does the steps of one side. At each change of side, the one who is done says `Here`.
+///
+/// # Errors
+/// That of a step, or what the other side reported.
+pub fn walk(mine: Side, plan: &Plan, steps: &[Planned], ctx: &mut Ctx, channel: &Channel) -> Result<()> {
+    let mut turn = Side::Jail;
+    for planned in steps {
+        hand_over(mine, &mut turn, planned.side, ctx, channel)?;
+        if planned.side == mine {
+            planned.run(plan, ctx)?;
+        }
+    }
+    hand_over(mine, &mut turn, Side::Jail, ctx, channel)
+}
+
+fn hand_over(mine: Side, turn: &mut Side, next: Side, ctx: &mut Ctx, channel: &Channel) -> Result<()> {
+    if *turn == next {
+        return Ok(());
+    }
+    if *turn == mine {
+        let fd = if mine == Side::Jail { ctx.pass.take() } else { None };
+        channel.send(&Message::Here, fd.as_ref()).doing(|| "speak to the other side")?;
+    } else if let Some(fd) = channel.expect(&Message::Here)? {
+        ctx.pass = Some(fd);
+    }
+    *turn = next;
+    Ok(())
+}
+
+/// Is process 1: makes the inside of the jail, waits, and becomes the program. Never returns.
+pub fn become_program(plan: &Plan, mut ctx: Ctx, channel: Channel, starter: Starter) -> ! {
+    let mut speaker = channel;
+    let error = match prepare(plan, &mut ctx, &mut speaker, starter) {
+        Ok(()) => finish(plan, &mut ctx, &speaker),
+        Err(error) => error,
+    };
+    // Where this does not arrive, the other side sees the end of file, and says that process 1 died.
+    let _ = speaker.send(&Message::Fault(error), None);
+    sys::process::exit_now(1)
+}
+
+fn prepare(plan: &Plan, ctx: &mut Ctx, channel: &mut Channel, starter: Starter) -> Result<()> {
+    die_with_parent().doing(|| "tie process 1 to the runtime")?;
+    // Before the first instruction that a process of the jail could see: nothing inside may trace it or look into it.
+    set_dumpable(false).doing(|| "make process 1 not dumpable")?;
+    sys::file::close_on_exec_from(3).doing(|| "mark descriptors close-on-exec")?;
+    sys::process::reset_signals();
+    umask(Mode::empty());
+    match channel.receive().doing(|| "hear from the runtime")? {
+        Some((Message::Go(pid), _)) => ctx.pid = Some(pid),
+        // The runtime died before it could be told to take this process with it.
+        _ => sys::process::exit_now(1),
+    }
+    let ready = plan.steps.partition_point(|planned| planned.rank <= Rank::Ready);
+    let first = plan.steps.partition_point(|planned| planned.rank <= Rank::Clone);
+    let first = first + plan.steps[first..ready].iter().take_while(|planned| planned.side == Side::Host).count();
+    walk(Side::Jail, plan, &plan.steps[first..ready], ctx, channel)?;
+    find(&plan.program)?;
+    channel.send(&Message::Ready, None).doing(|| "report that the jail is ready")?;
+    // Written down: from here on it lives without the runtime.
+    channel.expect(&Message::Here)?;
+    set_pdeathsig(None).doing(|| "untie process 1 from the runtime")?;
+    match starter {
+        Starter::Maker => channel.expect(&Message::Start).map(drop),
+        Starter::Socket(listener) => {
+            *channel = wait_for_start(&listener)?;
+            Ok(())
+        }
+    }
+}
+
+/// Waits for a caller that says `Start`. One that leaves without a word was killed; the next may come.
+fn wait_for_start(listener: &OwnedFd) -> Result<Channel> {
+    loop {
+        let fd = match accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC) {
+            // A caller that left before it was answered, or a stop and continue of this process.
+            Err(Errno::EINTR | Errno::ECONNABORTED) => continue,
+            other => other.doing(|| "wait for start")?,
+        };
+        let channel = Channel::from(sys::file::received(fd));
+        if let Ok(Some((Message::Start, _))) = channel.receive() {
+            return Ok(channel);
+        }
+    }
+}
+
+/// The last steps; comes back only with the reason why the program did not start.
+fn finish(plan: &Plan, ctx: &mut Ctx, channel: &Channel) -> Error {
+    let done = (|| {
+        let ready = plan.steps.partition_point(|planned| planned.rank <= Rank::Ready);
+        let (before, confine) = plan.steps[ready..].split_at(
+            plan.steps[ready..].partition_point(|planned| planned.rank < Rank::Confine),
+        );
+        walk(Side::Jail, plan, before, ctx, channel)?;
+        let path = find(&plan.program)?;
+        let mut env = plan.program.env.clone();
+        if let Some(uid) = plan.program.home_of {
+            env.push(home(ctx, uid));
+        }
+        // Before the filter, which may forbid to speak. A fault can still follow.
+        channel.send(&Message::Exec, None).doing(|| "report that the program starts")?;
+        walk(Side::Jail, plan, confine, ctx, channel)?;
+        let Err(errno) = execve(&path, &plan.program.args, &env);
+        Err(Error::kernel(format!("execute {}", path.to_string_lossy()), errno))
+    })();
+    match done {
+        Ok(()) => Error::new(Kind::Kernel, "execute the program: execve returned"),
+        Err(error) => error,
+    }
+}
+
+/// Finds the program as execvp(3) does, but says what is wrong with it.
+fn find(program: &Program) -> Result<CString> {
+    let Some(name) = program.args.first() else {
+        return Err(Error::invalid("use /process/args: it is empty"));
+    };
+    let shown = name.to_string_lossy();
+    if name.as_bytes().contains(&b'/') {
+        return usable(name).map(|()| name.clone()).map_err(|errno| Error::kernel(format!("execute {shown}"), errno));
+    }
+    let mut denied = None;
+    for folder in &program.search {
+        let path = folder.join(OsStr::from_bytes(name.as_bytes()));
+        let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { continue };
+        match usable(&path) {
+            Ok(()) => return Ok(path),
+            Err(Errno::EACCES) => denied = Some(path),
+            Err(_) => {}
+        }
+    }
+    match denied {
+        Some(path) => Err(Error::kernel(format!("execute {}", path.to_string_lossy()), Errno::EACCES)),
+        // The words that docker and podman turn into exit code 127.
+        None => Err(Error::new(Kind::NotFound, format!("execute {shown}: executable file not found in $PATH"))),
+    }
+}
+
+fn usable(path: &CString) -> nix::Result<()> {
+    let found = stat(path.as_c_str())?;
+    if SFlag::from_bits_truncate(found.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
+        return Err(Errno::EACCES);
+    }
+    access(path.as_c_str(), AccessFlags::X_OK)
+}
+
+/// The largest /etc/passwd that is read, in bytes: it belongs to the image, which is not trusted.
+const LARGEST_PASSWD: u64 = 1 << 20;
+
+/// `HOME=` with what the jail's own passwd(5) says of the user, or `/`.
+fn home(ctx: &Ctx, uid: u32) -> CString {
+    let home = ctx.root.as_ref().and_then(|root| {
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        let file = storage::beneath::open_with(root, c"/etc/passwd", flags, ResolveFlag::empty()).ok()?;
+        let mode = SFlag::from_bits_truncate(nix::sys::stat::fstat(&file).ok()?.st_mode) & SFlag::S_IFMT;
+        let mut text = Vec::new();
+        if mode == SFlag::S_IFREG {
+            std::fs::File::from(file).take(LARGEST_PASSWD).read_to_end(&mut text).ok()?;
+        }
+        home_in(&text, uid)
+    });
+    let mut line = b"HOME=".to_vec();
+    line.extend(home.filter(|home| Path::new(OsStr::from_bytes(home)).is_absolute()).unwrap_or_else(|| b"/".to_vec()));
+    CString::new(line).unwrap_or_else(|_| c"HOME=/".to_owned())
+}
+
+fn home_in(passwd: &[u8], uid: u32) -> Option<Vec<u8>> {
+    passwd.split(|byte| *byte == b'\n').find_map(|line| {
+        let mut fields = line.split(|byte| *byte == b':');
+        let found: u32 = std::str::from_utf8(fields.nth(2)?).ok()?.parse().ok()?;
+        (found == uid).then(|| fields.nth(2).map(<[u8]>::to_vec))?
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_home_is_that_of_the_number_not_of_the_name() {
+        let passwd = b"root:x:0:0:root:/root:/bin/sh\n5:x:7:7::/wrong:/bin/sh\nfive:x:5:5::/home/five:/bin/sh\n";
+        assert_eq!(home_in(passwd, 5).as_deref(), Some(&b"/home/five"[..]));
+        assert_eq!(home_in(passwd, 6), None);
+    }
+}

@@ -1,0 +1,364 @@
+//! A jail that is there, or what is left of one: its status, and how it is ended.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use base::{JailId, Object};
+use nix::unistd::Pid;
+use oci_spec::runtime::Spec;
+use sys::{Doing, Error, Kind, Result};
+
+use crate::journal::{self, Process, Record};
+use crate::store::{self, Entry, State, Store};
+use crate::{hooks, process};
+
+/// How long the objects of a jail may take to go, together: a process in the middle of a system call dies after it.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Where a jail is in its life: computed from the kernel's own facts, never stored.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Status {
+    /// Is being made.
+    Creating,
+    /// Made; process 1 waits for `start`.
+    Created,
+    /// Its program runs.
+    Running,
+    /// Its program has ended.
+    Stopped,
+    /// It cannot be told, for this reason.
+    Broken(String),
+}
+
+impl fmt::Display for Status {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Creating => "creating",
+            Self::Created => "created",
+            Self::Running => "running",
+            Self::Stopped => "stopped",
+            Self::Broken(_) => "broken",
+        })
+    }
+}
+
+/// What is known of a jail, whatever state it is in.
+#[derive(Debug)]
+pub struct Jail {
+    /// Its folder.
+    pub entry: Entry,
+    state: Result<State, String>,
+    held: bool,
+    records: Vec<Record>,
+    damaged: Option<String>,
+}
+
+impl Jail {
+    /// Reads a jail. Changes nothing.
+    ///
+    /// # Errors
+    /// `NotFound` where there is none; what is wrong with one that is there is part of its [`Status`].
+    pub fn open(store: Option<&Store>, id: &JailId) -> Result<Self> {
+        let Some(store) = store else {
+            return Err(Error::new(Kind::NotFound, format!("find jail {id}: it does not exist")));
+        };
+        Self::read(store.entry(id)?)
+    }
+
+    /// Reads the jail in an open folder.
+    ///
+    /// # Errors
+    /// Where the journal cannot be read at all.
+    pub fn read(entry: Entry) -> Result<Self> {
+        let (state, held) = match entry.read() {
+            Ok((state, fd)) => (Ok(state), sys::file::is_held(&fd).doing(|| format!("look at {}", entry.id))?),
+            Err(reason) => (Err(reason), false),
+        };
+        let (records, damaged) = journal::read(&entry)?;
+        Ok(Self { entry, state, held, records, damaged })
+    }
+
+    /// What never changes in its life.
+    ///
+    /// # Errors
+    /// `WrongState` where it is broken.
+    pub fn state(&self) -> Result<&State> {
+        self.state.as_ref().map_err(|reason| {
+            let id = &self.entry.id;
+            Error::new(Kind::WrongState, format!("use jail {id}: {reason} (`jail delete --force {id}` removes it)"))
+        })
+    }
+
+    /// Its specification.
+    ///
+    /// # Errors
+    /// As [`Jail::state`].
+    pub fn spec(&self) -> Result<Spec> {
+        let text = self.state()?.config.get();
+        serde_json::from_str(text)
+            .map_err(|error| Error::new(Kind::WrongState, format!("read the specification of {}: {error}", self.entry.id)))
+    }
+
+    /// Its process 1, if one was ever written down.
+    pub fn process(&self) -> Option<Process> {
+        self.records.iter().rev().find_map(|record| match record {
+            Record::Created(process) => Some(*process),
+            Record::Object(_) => None,
+        })
+    }
+
+    /// Its objects, in the order in which they were made.
+    pub fn objects(&self) -> Vec<Object> {
+        let object = |record: &Record| match record {
+            Record::Object(object) => Some(object.clone()),
+            Record::Created(_) => None,
+        };
+        self.records.iter().filter_map(object).collect()
+    }
+
+    /// Where it is in its life, and its process 1 as long as that is alive.
+    pub fn status(&self) -> (Status, Option<Pid>) {
+        let state = match &self.state {
+            Ok(state) => state,
+            Err(reason) => return (Status::Broken(reason.clone()), None),
+        };
+        if store::boot().is_ok_and(|boot| boot != state.boot) {
+            return (Status::Stopped, None);
+        }
+        if let Some(reason) = &self.damaged {
+            return (Status::Broken(reason.clone()), None);
+        }
+        match (self.process(), self.held) {
+            (None, true) => (Status::Creating, None),
+            (None, false) => (Status::Broken("its creation was interrupted".to_owned()), None),
+            (Some(process), held) => match process.is_alive() {
+                false => (Status::Stopped, None),
+                // The state is held until process 1 becomes the program.
+                true if held => (Status::Created, Some(Pid::from_raw(process.pid))),
+                true => (Status::Running, Some(Pid::from_raw(process.pid))),
+            },
+        }
+    }
+
+    /// Sends a signal to process 1, or to all.
+    ///
+    /// # Errors
+    /// `WrongState` where it does not run.
+    pub fn kill(&self, signal: i32, all: bool) -> Result<()> {
+        let step = || format!("kill {}", self.entry.id);
+        let (status, _) = self.status();
+        if all {
+            return cgroup::kill_all(&self.objects(), signal);
+        }
+        let pidfd = match (status, self.process()) {
+            (Status::Created | Status::Running, Some(process)) => process.open()?,
+            _ => None,
+        };
+        match pidfd {
+            Some(pidfd) => match sys::process::pidfd_send_signal(pidfd, signal) {
+                // It ended between the look and the signal.
+                Err(nix::errno::Errno::ESRCH) => Err(not_running(step())),
+                other => other.doing(step),
+            },
+            None => Err(not_running(step())),
+        }
+    }
+
+    /// Ends and removes a jail, and everything that it has made.
+    ///
+    /// # Errors
+    /// `WrongState` where it runs and `force` is off; what could not be undone, with its holders: the jail stays then.
+    pub fn delete(self, store: &Store, path: &Path, force: bool) -> Result<()> {
+        let id = self.entry.id.clone();
+        let lock = self.entry.lock()?;
+        if !self.entry.is_current(store)? {
+            return Err(Error::new(Kind::NotFound, format!("delete {id}: it does not exist")));
+        }
+        // Read again under the lock: what was read before may be old.
+        let jail = Self::read(store.entry(&id)?)?;
+        let (status, _) = jail.status();
+        if !force && !matches!(status, Status::Stopped) {
+            let reason = match &status {
+                Status::Broken(reason) => format!("it is broken: {reason}"),
+                other => format!("container is not stopped: it is {other}"),
+            };
+            return Err(Error::new(Kind::WrongState, format!("delete {id}: {reason} (`jail delete --force {id}` ends it)")));
+        }
+        jail.end()?;
+        undo(&jail.all_objects(path))?;
+        jail.after(&id);
+        store.remove(&jail.entry)?;
+        drop(lock);
+        Ok(())
+    }
+
+    /// Kills process 1 and waits until it is gone; with its pid name space goes all that is in it.
+    fn end(&self) -> Result<()> {
+        let Some(pidfd) = self.process().map(|process| process.open()).transpose()?.flatten() else { return Ok(()) };
+        match sys::process::pidfd_send_signal(&pidfd, nix::libc::SIGKILL) {
+            Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
+            Err(errno) => return Err(Error::kernel(format!("kill {}", self.entry.id), errno)),
+        }
+        match process::ended(&pidfd, Some(10_000))? {
+            true => Ok(()),
+            false => {
+                let pid = self.process().map_or(0, |process| process.pid);
+                Err(Error::new(Kind::Kernel, format!("end {}: process {pid} does not die", self.entry.id)))
+            }
+        }
+    }
+
+    /// Its objects by the journal and by their marks: either alone may be incomplete.
+    fn all_objects(&self, path: &Path) -> Vec<Object> {
+        let mut objects = self.objects();
+        if self.state.is_err() || self.damaged.is_some() || self.process().is_none() {
+            let Ok(layout) = cgroup::Layout::read() else { return objects };
+            for found in cgroup::object::find(&layout, &Store::mark(path, &self.entry.id)) {
+                if !objects.iter().any(|known| known.name == found.name) {
+                    objects.push(found);
+                }
+            }
+        }
+        objects
+    }
+
+    /// The hooks of `poststop`. The jail is gone by now, so that one that fails is told of and hides nothing.
+    fn after(&self, id: &JailId) {
+        let (Ok(spec), Ok(state)) = (self.spec(), self.state()) else { return };
+        let text = hooks::state(id.as_str(), "stopped", None, &state.bundle, &spec);
+        for (at, hook, _) in hooks::all(&spec).iter().filter(|(.., moment)| *moment == hooks::Moment::Poststop) {
+            if let Err(error) = hooks::run(at, hook, &text) {
+                crate::log::warn(&error.to_string());
+            }
+        }
+    }
+}
+
+/// The words that podman matches.
+fn not_running(step: String) -> Error {
+    Error::new(Kind::WrongState, format!("{step}: container not running"))
+}
+
+/// Undoes objects, newest first. One that resists keeps no other back.
+///
+/// # Errors
+/// What is not gone, all of it.
+pub fn undo(objects: &[Object]) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    let mut failed: Option<Error> = None;
+    for object in objects.iter().rev() {
+        let undone = match object.kind.as_str() {
+            cgroup::object::KIND => cgroup::object::undo(object, deadline),
+            other => Err(Error::unsupported(format!("undo {object}: this program knows no {other}"))),
+        };
+        if let Err(error) = undone {
+            failed = Some(match failed {
+                Some(first) => first.and(error),
+                None => error,
+            });
+        }
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+/// Removes what stands under a jail's name, in whatever state; `false` where nothing does.
+///
+/// # Errors
+/// As [`Jail::delete`].
+pub fn delete(root: &Path, id: &JailId, force: bool) -> Result<()> {
+    let Some(store) = Store::open(root)? else {
+        return missing(id, force);
+    };
+    match store.entry(id) {
+        Ok(entry) => Jail::read(entry)?.delete(&store, root, force),
+        Err(error) if error.kind == Kind::NotFound => missing(id, force),
+        // A file or a link in the place of the folder.
+        Err(error) if force && matches!(error.errno(), Some(nix::errno::Errno::ENOTDIR | nix::errno::Errno::ELOOP)) => {
+            store.remove_stray(id)
+        }
+        Err(error) => Err(error),
+    }
+}
+
+fn missing(id: &JailId, force: bool) -> Result<()> {
+    match force {
+        // Callers delete again after the first time, and what they want is so.
+        true => Ok(()),
+        false => Err(Error::new(Kind::NotFound, format!("delete {id}: container does not exist"))),
+    }
+}
+
+/// One line of `list`, and the answer of `state`.
+#[derive(Debug)]
+pub struct Summary {
+    /// The name.
+    pub id: JailId,
+    /// Where it is in its life.
+    pub status: Status,
+    /// Process 1, as long as it is alive.
+    pub pid: Option<Pid>,
+    /// The bundle, where the state can be read; so for all below.
+    pub bundle: Option<PathBuf>,
+    /// When it was made.
+    pub created: Option<String>,
+    /// Who made it.
+    pub owner: Option<u32>,
+    /// The version of its specification.
+    pub version: Option<String>,
+    /// Where its root is on the host.
+    pub rootfs: Option<PathBuf>,
+    /// Its annotations.
+    pub annotations: std::collections::BTreeMap<String, String>,
+}
+
+impl Summary {
+    /// Describes a jail.
+    pub fn of(jail: &Jail) -> Self {
+        let (status, pid) = jail.status();
+        let state = jail.state.as_ref().ok();
+        let spec = jail.spec().ok();
+        let root = spec.as_ref().and_then(|spec| spec.root().as_ref()).map(|root| root.path().clone());
+        Self {
+            id: jail.entry.id.clone(),
+            status,
+            pid,
+            bundle: state.map(|state| state.bundle.clone()),
+            created: state.map(|state| state.created.clone()),
+            owner: state.map(|state| state.owner),
+            version: spec.as_ref().map(|spec| spec.version().clone()),
+            rootfs: state.and_then(|state| root.map(|root| state.bundle.join(root))),
+            annotations: spec.and_then(|spec| spec.annotations().clone()).unwrap_or_default().into_iter().collect(),
+        }
+    }
+
+    fn broken(id: JailId, reason: String) -> Self {
+        let status = Status::Broken(reason);
+        let annotations = std::collections::BTreeMap::new();
+        Self { id, status, pid: None, bundle: None, created: None, owner: None, version: None, rootfs: None, annotations }
+    }
+}
+
+/// Describes every jail of a store. A broken one is in it with its reason; nothing is changed.
+///
+/// # Errors
+/// Where the store itself cannot be read.
+pub fn list(root: &Path) -> Result<Vec<Summary>> {
+    let Some(store) = Store::open(root)? else { return Ok(Vec::new()) };
+    let mut all = Vec::new();
+    for id in store.ids()? {
+        match store.entry(&id).and_then(Jail::read) {
+            Ok(jail) => all.push(Summary::of(&jail)),
+            // Deleted since the names were read.
+            Err(error) if error.kind == Kind::NotFound => {}
+            Err(error) => all.push(Summary::broken(id, error.to_string())),
+        }
+    }
+    Ok(all)
+}
+
+/// The socket on which a created jail waits.
+pub fn control(entry: &Entry) -> PathBuf {
+    entry.path().join(store::CONTROL)
+}
+

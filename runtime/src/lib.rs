@@ -1,0 +1,24 @@
+//! The hub: order, plan, process 1, store, life cycle.
+#![forbid(unsafe_code)]
+
+pub mod bundle;
+mod channel;
+mod check;
+mod console;
+pub mod create;
+mod document;
+pub mod exec;
+pub mod foreground;
+pub mod friendly;
+mod hooks;
+mod init;
+pub mod jail;
+mod journal;
+pub mod log;
+mod namespace;
+pub mod plan;
+pub mod process;
+pub mod protect;
+mod setting;
+pub mod start;
+pub mod store;

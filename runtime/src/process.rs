@@ -1,0 +1,122 @@
+//! Processes on the host, told apart for certain.
+
+use std::os::fd::OwnedFd;
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::unistd::Pid;
+use std::os::fd::AsFd;
+use sys::{Doing, Error, Kind, Result};
+
+use crate::journal::Process;
+
+/// When process `pid` started, and whether it has ended but was not waited for yet; `None` where there is none.
+///
+/// Source: proc_pid_stat(5), fields 3 and 22.
+pub fn start_time(pid: Pid) -> Option<(u64, bool)> {
+    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+    // The name of the program stands in parentheses and may contain anything, also parentheses.
+    let rest = &stat[stat.iter().rposition(|byte| *byte == b')')? + 2..];
+    let mut words = rest.split(|byte| *byte == b' ');
+    let ended = matches!(words.next()?, b"Z" | b"X");
+    let start = std::str::from_utf8(words.nth(18)?).ok()?.parse().ok()?;
+    Some((start, ended))
+}
+
+impl Process {
+    /// Describes a process that is known to be there.
+    ///
+    /// # Errors
+    /// Where it has ended meanwhile.
+    pub fn of(pid: Pid) -> Result<Self> {
+        match start_time(pid) {
+            Some((start, _)) => Ok(Self { pid: pid.as_raw(), start }),
+            None => Err(Error::kernel(format!("look at process {pid}"), Errno::ESRCH)),
+        }
+    }
+
+    /// Whether it runs.
+    pub fn is_alive(&self) -> bool {
+        matches!(start_time(Pid::from_raw(self.pid)), Some((start, false)) if start == self.start)
+    }
+
+    /// A descriptor of it; `None` where it has ended, or its number is another process's now.
+    ///
+    /// # Errors
+    /// As pidfd_open(2).
+    pub fn open(&self) -> Result<Option<OwnedFd>> {
+        let pid = Pid::from_raw(self.pid);
+        match sys::process::pidfd_open(pid) {
+            // Looked at after the descriptor was opened: the answer is about what the descriptor holds.
+            Ok(pidfd) => Ok(self.is_alive().then_some(pidfd)),
+            Err(Errno::ESRCH) => Ok(None),
+            Err(errno) => Err(Error::kernel(format!("open process {pid}"), errno)),
+        }
+    }
+}
+
+/// Waits until the process of `pidfd` has ended, at most `limit` milliseconds; `None` waits for ever.
+///
+/// # Errors
+/// As poll(2).
+pub fn ended(pidfd: impl AsFd, limit: Option<u16>) -> Result<bool> {
+    let timeout = limit.map_or(PollTimeout::NONE, PollTimeout::from);
+    loop {
+        let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, timeout) {
+            // A signal for the runtime: nothing is known yet.
+            Err(Errno::EINTR) => {}
+            other => return other.map(|ready| ready > 0).doing(|| "wait for a process"),
+        }
+    }
+}
+
+/// Takes the exit code of a child that has ended, as a shell counts it: 128 and the signal for a killed one.
+///
+/// # Errors
+/// As waitid(2).
+pub fn exit_code(pidfd: impl AsFd) -> Result<i32> {
+    loop {
+        match waitid(Id::PIDFd(pidfd.as_fd()), WaitPidFlag::WEXITED) {
+            Ok(WaitStatus::Exited(_, code)) => return Ok(code),
+            Ok(WaitStatus::Signaled(_, signal, _)) => return Ok(128 + signal as i32),
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(Error::kernel("wait for a child", errno)),
+        }
+    }
+}
+
+/// Ends a child of ours and waits for it, so that no zombie stays.
+pub fn end(child: &sys::Child) -> Result<()> {
+    match sys::process::pidfd_send_signal(&child.pidfd, nix::libc::SIGKILL) {
+        Ok(()) | Err(Errno::ESRCH) => {}
+        Err(errno) => return Err(Error::kernel(format!("kill process {}", child.pid), errno)),
+    }
+    exit_code(&child.pidfd).map(drop)
+}
+
+/// The number of a signal from its name, with or without `SIG`, or its number.
+///
+/// # Errors
+/// `Invalid` for what is neither.
+pub fn signal(word: &str) -> Result<i32> {
+    if let Ok(number) = word.parse::<i32>() {
+        return match number {
+            0..=64 => Ok(number),
+            _ => Err(Error::invalid(format!("use signal {number}: 0 to 64 are known"))),
+        };
+    }
+    let upper = word.to_ascii_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    if let Some(offset) = name.strip_prefix("RTMIN") {
+        let offset: i32 = if offset.is_empty() { 0 } else { offset.trim_start_matches('+').parse().unwrap_or(-1) };
+        if (0..=30).contains(&offset) {
+            return Ok(34 + offset);
+        }
+    }
+    format!("SIG{name}")
+        .parse::<nix::sys::signal::Signal>()
+        .map(|signal| signal as i32)
+        .map_err(|_| Error::new(Kind::Invalid, format!("use signal {word:?}: no such signal")))
+}

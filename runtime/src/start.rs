@@ -1,0 +1,80 @@
+//! Starting a created jail, and running one from its making to its end.
+
+use std::path::Path;
+
+use base::JailId;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use std::os::fd::AsRawFd;
+use sys::{Doing, Error, Kind, Result};
+
+use crate::channel::Channel;
+use crate::create::{self, Request};
+use crate::foreground::{self, Signals};
+use crate::jail::{self, Jail, Status};
+use crate::store::Store;
+use crate::{hooks, process};
+
+/// Starts the program of a created jail.
+///
+/// # Errors
+/// `WrongState` where it is not created; why the program could not be started.
+pub fn start(root: &Path, id: &JailId) -> Result<()> {
+    let store = Store::open(root)?;
+    let jail = Jail::open(store.as_ref(), id)?;
+    let lock = jail.entry.lock()?;
+    let jail = Jail::open(store.as_ref(), id)?;
+    let step = || format!("start {id}");
+    let pid = match jail.status() {
+        (Status::Created, pid) => pid,
+        (Status::Broken(reason), _) => {
+            return Err(Error::new(Kind::WrongState, format!("{}: it is broken: {reason}", step())));
+        }
+        (other, _) => {
+            return Err(Error::new(Kind::WrongState, format!("{}: it is {other}, not created", step())));
+        }
+    };
+    let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).doing(step)?;
+    let address = UnixAddr::new(&jail::control(&jail.entry)).doing(step)?;
+    connect(fd.as_raw_fd(), &address).doing(step)?;
+    create::start(&Channel::from(fd))?;
+    drop(lock);
+    let spec = jail.spec()?;
+    let state = hooks::state(id.as_str(), "running", pid, &jail.state()?.bundle, &spec);
+    after_start(&spec, &state);
+    Ok(())
+}
+
+/// The hooks of `poststart`. The specification wants a warning where one fails: the program runs already.
+fn after_start(spec: &oci_spec::runtime::Spec, state: &str) {
+    for (at, hook, _) in hooks::all(spec).iter().filter(|(.., moment)| *moment == hooks::Moment::Poststart) {
+        if let Err(error) = hooks::run(at, hook, state) {
+            crate::log::warn(&error.to_string());
+        }
+    }
+}
+
+/// Makes a jail, starts it, and unless it is to be detached waits for its end and removes it.
+///
+/// The answer is the program's exit code, 0 where it was detached.
+///
+/// # Errors
+/// As `create`, `start` and `delete`. A jail that could not be started is gone again.
+pub fn run(request: &Request, detach: bool, keep: bool) -> Result<i32> {
+    let signals = if detach { None } else { Some(Signals::block()?) };
+    let made = create::make(request, false)?;
+    if let Err(error) = create::start(&made.channel) {
+        let gone = process::end(&made.child).and_then(|()| jail::delete(&request.root, &request.id, true));
+        return Err(match gone {
+            Ok(()) => error,
+            Err(other) => error.and(other),
+        });
+    }
+    let pid = Some(made.child.pid);
+    after_start(&request.spec, &hooks::state(request.id.as_str(), "running", pid, &request.bundle, &request.spec));
+    let Some(signals) = signals else { return Ok(0) };
+    let code = foreground::attend(&made.child, made.terminal, signals)?;
+    if !keep {
+        jail::delete(&request.root, &request.id, true)?;
+    }
+    Ok(code)
+}

@@ -1,0 +1,128 @@
+//! Descriptors and files: close_range(2), open file description locks, extended attributes, terminals.
+
+use std::ffi::CStr;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+
+/// Marks every descriptor from `first` on close-on-exec. Source: close_range(2), CLOSE_RANGE_CLOEXEC.
+///
+/// # Errors
+/// `EINVAL` on kernels before 5.11.
+pub fn close_on_exec_from(first: RawFd) -> nix::Result<()> {
+    // SAFETY: no memory is passed, and a flag on a descriptor breaks no ownership.
+    let ret =
+        unsafe { libc::syscall(libc::SYS_close_range, first as libc::c_uint, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) };
+    Errno::result(ret).map(drop)
+}
+
+fn whole_file(kind: i32) -> libc::flock {
+    libc::flock { l_type: kind as i16, l_whence: libc::SEEK_SET as i16, l_start: 0, l_len: 0, l_pid: 0 }
+}
+
+/// Locks the whole file for this open file description, which children inherit and exec(2) closes.
+///
+/// `file` must be open for writing. Source: fcntl_locking(2), F_OFD_SETLK.
+///
+/// # Errors
+/// `EAGAIN` where another description holds it.
+pub fn hold(file: impl AsFd) -> nix::Result<()> {
+    nix::fcntl::fcntl(file, nix::fcntl::FcntlArg::F_OFD_SETLK(&whole_file(libc::F_WRLCK))).map(drop)
+}
+
+/// Whether some other open file description [`hold`]s the file. Changes nothing, wakes nobody.
+///
+/// # Errors
+/// As fcntl_locking(2).
+pub fn is_held(file: impl AsFd) -> nix::Result<bool> {
+    let mut lock = whole_file(libc::F_WRLCK);
+    // SAFETY: F_OFD_GETLK reads and writes one flock, which outlives the call.
+    let ret = unsafe { libc::fcntl(file.as_fd().as_raw_fd(), libc::F_OFD_GETLK, &raw mut lock) };
+    Errno::result(ret)?;
+    Ok(lock.l_type != libc::F_UNLCK as i16)
+}
+
+/// Sets extended attribute `name` of an open file or directory. Source: fsetxattr(2).
+///
+/// # Errors
+/// `EOPNOTSUPP` where the file system has none.
+pub fn set_xattr(file: impl AsFd, name: &CStr, value: &[u8]) -> nix::Result<()> {
+    // SAFETY: `name` is a C string, and `value` is passed with its length; both outlive the call.
+    let ret = unsafe {
+        libc::fsetxattr(file.as_fd().as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0)
+    };
+    Errno::result(ret).map(drop)
+}
+
+/// Extended attribute `name` of an open file or directory, `None` where it has none. Source: fgetxattr(2).
+///
+/// # Errors
+/// `ERANGE` where the value is over 255 bytes, which none of ours is.
+pub fn get_xattr(file: impl AsFd, name: &CStr) -> nix::Result<Option<Vec<u8>>> {
+    let mut value = vec![0; 255];
+    // SAFETY: `name` is a C string, and `value` is passed with its capacity; both outlive the call.
+    let ret = unsafe {
+        libc::fgetxattr(file.as_fd().as_raw_fd(), name.as_ptr(), value.as_mut_ptr().cast(), value.len())
+    };
+    match Errno::result(ret) {
+        Ok(len) => {
+            value.truncate(len as usize);
+            Ok(Some(value))
+        }
+        Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(None),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Opens the other end of a pseudo-terminal without any path. Source: ioctl_tty(2), TIOCSPTLCK and TIOCGPTPEER.
+///
+/// # Errors
+/// `EIO` where `master` belongs to a devpts that is gone.
+pub fn terminal_peer(master: impl AsFd) -> nix::Result<OwnedFd> {
+    let unlocked: libc::c_int = 0;
+    let fd = master.as_fd().as_raw_fd();
+    // SAFETY: TIOCSPTLCK reads one int, which outlives the call.
+    Errno::result(unsafe { libc::ioctl(fd, libc::TIOCSPTLCK, &raw const unlocked) })?;
+    // SAFETY: TIOCGPTPEER takes open flags and returns a new descriptor that nobody else owns.
+    unsafe {
+        let peer = Errno::result(libc::ioctl(fd, libc::TIOCGPTPEER, libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC))?;
+        Ok(OwnedFd::from_raw_fd(peer))
+    }
+}
+
+/// Makes `terminal` the controlling terminal of the calling session leader. Source: ioctl_tty(2), TIOCSCTTY.
+///
+/// # Errors
+/// `EPERM` where the caller leads no session, or the terminal has one already.
+pub fn take_terminal(terminal: impl AsFd) -> nix::Result<()> {
+    // SAFETY: the argument is a number.
+    Errno::result(unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCSCTTY, 0) }).map(drop)
+}
+
+/// The size of a terminal as (rows, columns). Source: ioctl_tty(2), TIOCGWINSZ.
+///
+/// # Errors
+/// `ENOTTY` where `terminal` is none.
+pub fn terminal_size(terminal: impl AsFd) -> nix::Result<(u16, u16)> {
+    let mut size = libc::winsize { ws_row: 0, ws_col: 0, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCGWINSZ writes one winsize, which outlives the call.
+    Errno::result(unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCGWINSZ, &raw mut size) })?;
+    Ok((size.ws_row, size.ws_col))
+}
+
+/// Sets the size of a terminal. Source: ioctl_tty(2), TIOCSWINSZ.
+///
+/// # Errors
+/// `ENOTTY` where `terminal` is none.
+pub fn set_terminal_size(terminal: impl AsFd, rows: u16, columns: u16) -> nix::Result<()> {
+    let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+    // SAFETY: TIOCSWINSZ reads one winsize, which outlives the call.
+    Errno::result(unsafe { libc::ioctl(terminal.as_fd().as_raw_fd(), libc::TIOCSWINSZ, &raw const size) }).map(drop)
+}
+
+/// Takes ownership of a descriptor that recvmsg(2) has just put into this process.
+pub fn received(fd: RawFd) -> OwnedFd {
+    // SAFETY: the callers pass what came in an SCM_RIGHTS message once, so nobody else owns it. A number that is no
+    // descriptor is harmless: closing it fails with EBADF.
+    unsafe { OwnedFd::from_raw_fd(fd) }
+}

@@ -1,0 +1,158 @@
+//! Processes by descriptor: `clone3`, pidfds, and the per-process settings that nix has no wrapper for.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::errno::Errno;
+use nix::unistd::Pid;
+
+/// Source: linux/sched.h. libc's own constant is of a type that is too narrow for it.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// A child process: its number and a descriptor that stays true when the number is used again.
+#[derive(Debug)]
+pub struct Child {
+    /// The process number, as the caller's pid name space counts.
+    pub pid: Pid,
+    /// See pidfd_open(2). Waiting polls this, never SIGCHLD.
+    pub pidfd: OwnedFd,
+}
+
+/// Which side of [`clone3`] one is on.
+#[derive(Debug)]
+pub enum Fork {
+    /// The caller, with its new child.
+    Parent(Child),
+    /// The new process.
+    Child,
+}
+
+/// Makes a child in the name spaces that `flags` (`CLONE_NEW*`) name, inside `cgroup` where one is given.
+///
+/// The child shares no memory and no descriptor table with the caller. Source: clone(2).
+///
+/// The caller must have one thread: the child has only that one, and whatever others held would stay locked.
+///
+/// # Errors
+/// As clone3(2).
+pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Fork> {
+    let mut pidfd: RawFd = -1;
+    let into = if cgroup.is_some() { CLONE_INTO_CGROUP } else { 0 };
+    let args = libc::clone_args {
+        flags: flags | libc::CLONE_PIDFD as u64 | into,
+        pidfd: std::ptr::from_mut(&mut pidfd) as u64,
+        child_tid: 0,
+        parent_tid: 0,
+        exit_signal: libc::SIGCHLD as u64,
+        stack: 0,
+        stack_size: 0,
+        tls: 0,
+        set_tid: 0,
+        set_tid_size: 0,
+        cgroup: cgroup.map_or(0, |fd| fd.as_raw_fd() as u64),
+    };
+    // SAFETY: without CLONE_VM and with no new stack this is fork(2): the child runs on its own copy of everything.
+    // `args` and `pidfd` outlive the call. glibc's fork handlers are skipped, which is sound as there is one thread.
+    let ret = unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) };
+    match Errno::result(ret)? {
+        0 => Ok(Fork::Child),
+        pid => {
+            // SAFETY: the kernel put a new descriptor there, and nobody else owns it.
+            let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
+            Ok(Fork::Parent(Child { pid: Pid::from_raw(pid as i32), pidfd }))
+        }
+    }
+}
+
+/// Opens a descriptor of a process. Source: pidfd_open(2).
+///
+/// # Errors
+/// `ESRCH` where there is no such process.
+pub fn pidfd_open(pid: Pid) -> nix::Result<OwnedFd> {
+    // SAFETY: no memory is passed; a result that is not an error is a new descriptor that nobody else owns.
+    unsafe {
+        let fd = Errno::result(libc::syscall(libc::SYS_pidfd_open, pid.as_raw(), 0))?;
+        Ok(OwnedFd::from_raw_fd(fd as RawFd))
+    }
+}
+
+/// Sends signal number `signal` to a process; 0 asks only whether it is there. Source: pidfd_send_signal(2).
+///
+/// # Errors
+/// `ESRCH` where the process has ended and was waited for, `EINVAL` for a signal that does not exist.
+pub fn pidfd_send_signal(pidfd: impl AsFd, signal: i32) -> nix::Result<()> {
+    // SAFETY: a null siginfo is allowed; no other memory is passed.
+    let ret = unsafe {
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_fd().as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::siginfo_t>(),
+            0,
+        )
+    };
+    Errno::result(ret).map(drop)
+}
+
+/// Sets one resource limit of a process; 0 is the caller itself. Source: prlimit(2).
+///
+/// # Errors
+/// `EPERM` where the hard limit would rise without `CAP_SYS_RESOURCE`, `EINVAL` where soft is above hard.
+pub fn prlimit(pid: Pid, resource: u32, soft: u64, hard: u64) -> nix::Result<()> {
+    let new = libc::rlimit64 { rlim_cur: soft, rlim_max: hard };
+    // SAFETY: `new` outlives the call; a null old limit is allowed.
+    let ret = unsafe { libc::prlimit64(pid.as_raw(), resource, &raw const new, std::ptr::null_mut()) };
+    Errno::result(ret).map(drop)
+}
+
+/// Leaves the caller's session keyring for a new, empty one. Source: keyctl(2), KEYCTL_JOIN_SESSION_KEYRING.
+///
+/// # Errors
+/// `ENOSYS` where the kernel has no keyrings, `EDQUOT` where the user's quota of keys is spent.
+pub fn new_session_keyring() -> nix::Result<()> {
+    // SAFETY: a null name asks for an anonymous keyring; no memory is passed.
+    let ret = unsafe {
+        libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>())
+    };
+    Errno::result(ret).map(drop)
+}
+
+/// Sets the NIS domain name of the caller's uts name space. Source: setdomainname(2).
+///
+/// # Errors
+/// `EINVAL` over 64 bytes, `EPERM` without `CAP_SYS_ADMIN` over the name space.
+pub fn set_domain_name(name: &str) -> nix::Result<()> {
+    // SAFETY: the name is passed with its length and outlives the call.
+    Errno::result(unsafe { libc::setdomainname(name.as_ptr().cast(), name.len()) }).map(drop)
+}
+
+/// Gives every signal its default action again and lets all through, since exec(2) inherits what is ignored or blocked.
+///
+/// Rust's own start-up code ignores SIGPIPE, which a program must not inherit.
+pub fn reset_signals() {
+    for signal in 1..=libc::SIGRTMAX() {
+        // SAFETY: SIG_DFL runs no code of ours. SIGKILL, SIGSTOP and those that libc keeps are refused, harmlessly.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+    // An empty set is always accepted.
+    let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
+}
+
+/// Ends this process without running destructors or flushing: for the child of [`clone3`] only.
+pub fn exit_now(code: i32) -> ! {
+    // SAFETY: _exit(2) ends the process and touches no memory of ours.
+    unsafe { libc::_exit(code) }
+}
+
+/// Loads a seccomp filter into the calling thread. Source: seccomp(2), SECCOMP_SET_MODE_FILTER.
+///
+/// `program` is an array of `struct sock_filter` as bytes, eight each.
+///
+/// # Errors
+/// `EACCES` without `no_new_privs` or `CAP_SYS_ADMIN`, `EINVAL` for a program that the kernel's checker refuses.
+pub fn seccomp_load(program: &[u8], flags: u32) -> nix::Result<()> {
+    let len = u16::try_from(program.len() / size_of::<libc::sock_filter>()).map_err(|_| Errno::EINVAL)?;
+    let fprog = libc::sock_fprog { len, filter: program.as_ptr().cast_mut().cast() };
+    // SAFETY: `fprog` points to `len` whole instructions that outlive the call; the kernel copies them byte by byte.
+    let ret = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const fprog) };
+    Errno::result(ret).map(drop)
+}

@@ -1,0 +1,227 @@
+//! A throw-away bundle with a store of its own.
+
+use std::fs;
+use std::io::Write;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::command::{Done, LIMIT, Runtime, finish};
+use crate::{processes, spec, unique, view};
+
+/// A bundle on a busybox root, the store that its jail is kept in, and the jail's name. Dropping it ends the jail by
+/// force and removes everything.
+#[derive(Debug)]
+pub struct Bundle {
+    /// The folder that holds `config.json`, `rootfs` and, beside them, `store`.
+    pub dir: PathBuf,
+    /// What `--root` names.
+    pub root: PathBuf,
+    /// The jail's name; it is in the names of its cgroup and its folders too, and in no other's.
+    pub id: String,
+    /// The configuration, as it will be written before the next command.
+    pub spec: Value,
+    runtime: Runtime,
+}
+
+impl Bundle {
+    /// A bundle for the binary under test.
+    #[allow(clippy::new_without_default, reason = "it makes folders: that is no default value")]
+    pub fn new() -> Bundle {
+        Bundle::of(Runtime::jail())
+    }
+
+    /// A bundle for RUNTIME: the control of a test, or a peer of the benchmark.
+    ///
+    /// # Panics
+    /// If the temporary folder cannot be written.
+    pub fn of(runtime: Runtime) -> Bundle {
+        let id = unique();
+        let dir = std::env::temp_dir().join(format!("jail-test-{id}"));
+        let root = dir.join("store");
+        rootfs(&dir.join("rootfs"));
+        fs::create_dir(&root).expect("a folder for the store");
+        let spec = spec::minimal("rootfs", &format!("/jail-test-{id}"));
+        Bundle { dir, root, id, spec, runtime }
+    }
+
+    /// Sets the value at the JSON POINTER, making the objects on the way. A last part `-` appends to a list.
+    ///
+    /// # Panics
+    /// If the way leads through something that is neither an object nor a list.
+    pub fn set(&mut self, pointer: &str, value: impl Into<Value>) -> &mut Bundle {
+        let (way, last) = pointer.rsplit_once('/').expect("a JSON pointer begins with /");
+        let mut place = &mut self.spec;
+        for part in way.split('/').skip(1) {
+            place = match place {
+                Value::Array(list) => &mut list[part.parse::<usize>().expect("a place in a list")],
+                other => &mut other[part],
+            };
+        }
+        match place {
+            Value::Array(list) if last == "-" => list.push(value.into()),
+            Value::Array(list) => list[last.parse::<usize>().expect("a place in a list")] = value.into(),
+            other => other[last] = value.into(),
+        }
+        self
+    }
+
+    /// Removes what is at the JSON POINTER, if anything is.
+    pub fn remove(&mut self, pointer: &str) -> &mut Bundle {
+        let (way, last) = pointer.rsplit_once('/').expect("a JSON pointer begins with /");
+        match self.spec.pointer_mut(way) {
+            Some(Value::Object(map)) => drop(map.remove(last)),
+            Some(Value::Array(list)) => drop(list.remove(last.parse::<usize>().expect("a place in a list"))),
+            _ => (),
+        }
+        self
+    }
+
+    /// Sets the program and its words.
+    pub fn args(&mut self, words: &[&str]) -> &mut Bundle {
+        self.set("/process/args", words)
+    }
+
+    /// The path of the root as the host sees it.
+    pub fn rootfs(&self) -> PathBuf {
+        self.dir.join("rootfs")
+    }
+
+    /// Writes `config.json`. Every verb that takes the bundle does it first.
+    ///
+    /// # Panics
+    /// If the file cannot be written.
+    pub fn write(&self) {
+        fs::write(self.dir.join("config.json"), self.spec.to_string()).expect("config.json");
+    }
+
+    /// A command of the runtime with these words, not yet run.
+    pub fn command(&self, words: &[&str]) -> std::process::Command {
+        let mut command = self.runtime.command(&self.root);
+        command.args(words).stdin(std::process::Stdio::null());
+        command
+    }
+
+    /// Runs the runtime with these words.
+    pub fn call(&self, words: &[&str]) -> Done {
+        finish(&mut self.command(words), LIMIT)
+    }
+
+    /// `create`: the jail is there, its program waits for `start`.
+    pub fn create(&self) -> Done {
+        self.write();
+        self.call(&["create", "--bundle", &self.dir.to_string_lossy(), &self.id])
+    }
+
+    /// `run`: create, start, wait and delete in one.
+    pub fn run(&self) -> Done {
+        self.write();
+        self.call(&["run", "--bundle", &self.dir.to_string_lossy(), &self.id])
+    }
+
+    /// `start`.
+    pub fn start(&self) -> Done {
+        self.call(&["start", &self.id])
+    }
+
+    /// `exec` of these words.
+    pub fn exec(&self, words: &[&str]) -> Done {
+        self.call(&[&["exec", &self.id], words].concat())
+    }
+
+    /// `kill` by the name of a signal.
+    pub fn kill(&self, signal: &str) -> Done {
+        self.call(&["kill", &self.id, signal])
+    }
+
+    /// `state`, as it was printed.
+    pub fn state(&self) -> Done {
+        self.call(&["state", &self.id])
+    }
+
+    /// The word of the jail's status, or nothing where `state` fails.
+    pub fn status(&self) -> Option<String> {
+        Some(self.json()?["status"].as_str()?.to_string())
+    }
+
+    /// The pid of the jail's first process, while it has one.
+    pub fn pid(&self) -> Option<i32> {
+        i32::try_from(self.json()?["pid"].as_i64()?).ok().filter(|pid| *pid > 0)
+    }
+
+    fn json(&self) -> Option<Value> {
+        serde_json::from_str(&self.state().out).ok()
+    }
+
+    /// Waits until the status is this one, or gives up after the usual limit.
+    #[track_caller]
+    pub fn becomes(&self, status: &str) {
+        let end = std::time::Instant::now() + LIMIT;
+        while self.status().as_deref() != Some(status) {
+            assert!(std::time::Instant::now() < end, "{} never became {status}: {}", self.id, self.state());
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+
+    /// `list`.
+    pub fn list(&self) -> Done {
+        self.call(&["list"])
+    }
+
+    /// `delete` of a stopped jail.
+    pub fn delete(&self) -> Done {
+        self.call(&["delete", &self.id])
+    }
+
+    /// `delete --force`.
+    pub fn delete_force(&self) -> Done {
+        self.call(&["delete", "--force", &self.id])
+    }
+}
+
+impl Drop for Bundle {
+    fn drop(&mut self) {
+        // A test that failed may leave anything, and its runtime may not even be built: nothing here may panic.
+        if fs::read_dir(&self.root).is_ok_and(|mut entries| entries.next().is_some())
+            && !matches!(self.runtime.command(&self.root).arg("--version").output(), Err(_))
+        {
+            let _ = self.delete_force();
+        }
+        for pid in processes::with_word(&self.id) {
+            processes::kill(pid);
+        }
+        for mount in view::mounts().into_iter().filter(|mount| mount.contains(&self.id)).rev() {
+            let _ = nix::mount::umount2(mount.as_str(), nix::mount::MntFlags::MNT_DETACH);
+        }
+        view::remove_cgroups(&self.id);
+        let _ = fs::remove_dir_all(&self.dir);
+    }
+}
+
+/// Makes a root with busybox at PATH: every applet that tests use is a link to it.
+///
+/// # Panics
+/// If `/bin/busybox` is missing (Debian package busybox-static) or PATH cannot be written.
+pub fn rootfs(path: &Path) {
+    let bin = path.join("bin");
+    for folder in ["bin", "dev", "etc", "proc", "root", "run", "sys", "tmp", "usr", "var"] {
+        fs::create_dir_all(path.join(folder)).expect("a folder of the root");
+    }
+    let busybox = bin.join("busybox");
+    if fs::hard_link("/bin/busybox", &busybox).is_err() {
+        fs::copy("/bin/busybox", &busybox).expect("/bin/busybox, of the package busybox-static");
+    }
+    for applet in APPLETS.split_whitespace() {
+        symlink("busybox", bin.join(applet)).expect("a link to busybox");
+    }
+    let mut tmp = fs::metadata(path.join("tmp")).expect("the folder just made").permissions();
+    tmp.set_mode(0o1777);
+    fs::set_permissions(path.join("tmp"), tmp).expect("the mode of tmp");
+    let users = "root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n";
+    write!(fs::File::create(path.join("etc/passwd")).expect("passwd"), "{users}").expect("passwd");
+    write!(fs::File::create(path.join("etc/group")).expect("group"), "root:x:0:\ntty:x:5:\n").expect("group");
+}
+
+const APPLETS: &str = "sh true false sleep cat echo ls id env pwd hostname ps mount umount mkdir rm ln ip dd stat head \
+                       tail test touch kill chmod mknod readlink stty tty seq grep find wc date uname nc ipcs df od";
