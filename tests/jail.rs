@@ -1,1 +1,3 @@
+//! Tests over the built binary: one file per subject.
 
+mod harness;

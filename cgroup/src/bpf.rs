@@ -148,7 +148,8 @@ mod tests {
         let all = Rule { allow: false, class: None, major: None, minor: None, access: Access::ALL };
         let access = Access::parse("rm").unwrap();
         let disks = Rule { allow: true, class: Some(Class::Block), major: None, minor: None, access };
-        let expected = "55 02 2 1\n57 03 0 fffffffc\n15 03 1 0\n05 00 2 0\nb7 00 0 1\n95 00 0 0\nb7 00 0 0\n95 00 0 0\n";
+        let expected =
+            "55 02 2 1\n57 03 0 fffffffc\n15 03 1 0\n05 00 2 0\nb7 00 0 1\n95 00 0 0\nb7 00 0 0\n95 00 0 0\n";
         assert_eq!(text(&assemble(&[all, disks])), BEGIN.to_owned() + expected);
     }
 

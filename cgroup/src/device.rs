@@ -231,11 +231,8 @@ mod tests {
 
     #[test]
     fn what_v1_would_silently_not_do_is_refused() {
-        let list = [
-            device(false, 'a', -1, -1, "rwm"),
-            device(true, 'c', 10, -1, "rwm"),
-            device(false, 'c', 10, 200, "rw"),
-        ];
+        let list =
+            [device(false, 'a', -1, -1, "rwm"), device(true, 'c', 10, -1, "rwm"), device(false, 'c', 10, 200, "rw")];
         let error = v1_lines(&rules(&list).unwrap()).unwrap_err();
         assert_eq!(error.kind, sys::Kind::Unsupported);
         assert!(error.what.contains("c 10:200 rw"), "{error}");

@@ -78,6 +78,11 @@ pub(crate) fn file_system(path: &Path) -> Option<FsType> {
     statfs(path).ok().map(|found| found.filesystem_type())
 }
 
+/// Whether `path` is on a cgroup file system of either version.
+pub(crate) fn is_cgroup(path: &Path) -> bool {
+    matches!(file_system(path), Some(CGROUP_SUPER_MAGIC | CGROUP2_SUPER_MAGIC))
+}
+
 fn v2(mount: PathBuf, own: &str) -> Result<Option<Hierarchy>> {
     let Some(own) = own.lines().find_map(|line| line.strip_prefix("0::")) else { return Ok(None) };
     let file = mount.join("cgroup.controllers");

@@ -16,6 +16,13 @@ pub(crate) struct Limit {
     pub(crate) v2: File,
 }
 
+impl Limit {
+    /// Whether it only says that there is no limit, so that a host without the controller does as it says.
+    pub(crate) fn is_none(&self) -> bool {
+        self.v2.as_ref().is_none_or(|(_, value)| value.starts_with("max"))
+    }
+}
+
 /// The limits of `resources`, each checked, in the order in which the kernel takes them. Devices are not among them.
 ///
 /// # Errors
@@ -106,7 +113,9 @@ fn cpu(of: &LinuxCpu, limits: &mut Vec<Limit>) -> Result<()> {
     match of.idle() {
         None => {}
         // After the shares: an idle cgroup takes none.
-        Some(n @ (0 | 1)) => put("cpu/idle", "cpu", Some(("cpu.idle", n.to_string())), Some(("cpu.idle", n.to_string()))),
+        Some(n @ (0 | 1)) => {
+            put("cpu/idle", "cpu", Some(("cpu.idle", n.to_string())), Some(("cpu.idle", n.to_string())))
+        }
         Some(n) => return Err(Error::invalid(format!("use /linux/resources/cpu/idle: {n} is neither 0 nor 1"))),
     }
     for (key, file, list) in [("cpu/cpus", "cpuset.cpus", of.cpus()), ("cpu/mems", "cpuset.mems", of.mems())] {
@@ -206,11 +215,10 @@ mod tests {
     #[test]
     fn swap_counts_memory_on_v1_and_does_not_on_v2() {
         let (v1, v2) = both(r#"{"memory":{"limit":100,"swap":150,"reservation":50}}"#);
-        assert_eq!(v1, [
-            "memory.limit_in_bytes=100",
-            "memory.memsw.limit_in_bytes=150",
-            "memory.soft_limit_in_bytes=50"
-        ]);
+        assert_eq!(
+            v1,
+            ["memory.limit_in_bytes=100", "memory.memsw.limit_in_bytes=150", "memory.soft_limit_in_bytes=50"]
+        );
         assert_eq!(v2, ["memory.max=100", "memory.swap.max=50", "memory.low=50"]);
         assert_eq!(both(r#"{"memory":{"limit":-1,"swap":-1}}"#).1, ["memory.max=max", "memory.swap.max=max"]);
     }
@@ -218,14 +226,17 @@ mod tests {
     #[test]
     fn quota_and_period_are_one_file_on_v2() {
         let (v1, v2) = both(r#"{"cpu":{"quota":5000,"period":10000,"burst":100,"idle":1,"shares":1024,"cpus":"0"}}"#);
-        assert_eq!(v1, [
-            "cpu.shares=1024",
-            "cpu.cfs_period_us=10000",
-            "cpu.cfs_quota_us=5000",
-            "cpu.cfs_burst_us=100",
-            "cpu.idle=1",
-            "cpuset.cpus=0"
-        ]);
+        assert_eq!(
+            v1,
+            [
+                "cpu.shares=1024",
+                "cpu.cfs_period_us=10000",
+                "cpu.cfs_quota_us=5000",
+                "cpu.cfs_burst_us=100",
+                "cpu.idle=1",
+                "cpuset.cpus=0"
+            ]
+        );
         assert_eq!(v2, ["cpu.weight=100", "cpu.max=5000 10000", "cpu.max.burst=100", "cpu.idle=1", "cpuset.cpus=0"]);
         assert_eq!(both(r#"{"cpu":{"quota":5000}}"#).1, ["cpu.max=5000 100000"]);
         assert_eq!(both(r#"{"cpu":{"period":5000}}"#).1, ["cpu.max=max 5000"]);

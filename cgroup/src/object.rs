@@ -1,14 +1,16 @@
 //! The directories that jails have made: how they are told from others, found, and removed.
 
-use std::fs::{self, File};
+use std::fs;
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use base::Object;
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use sys::{Doing, Error, Kind, Result};
 
-use crate::layout::Layout;
+use crate::layout::{self, Layout};
 use crate::process;
 
 /// The kind of every object of this crate. Its name is the directory's absolute path, its `unique` the mark on it.
@@ -40,9 +42,9 @@ pub(crate) enum Mark {
 impl Mark {
     /// Reads the mark on `dir`.
     pub(crate) fn of(dir: &Path) -> nix::Result<Self> {
-        let file = match File::open(dir) {
-            Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => return Ok(Self::Missing),
-            file => file.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or_default()))?,
+        let file = match open(dir) {
+            Err(Errno::ENOENT) => return Ok(Self::Missing),
+            file => file?,
         };
         let text = sys::file::get_xattr(&file, XATTR)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
         Ok(match text {
@@ -61,8 +63,19 @@ pub(crate) fn parent_mark(mark: &str) -> String {
 }
 
 pub(crate) fn set_mark(dir: &Path, mark: &str) -> nix::Result<()> {
-    let file = File::open(dir).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or_default()))?;
-    sys::file::set_xattr(&file, XATTR, mark.as_bytes())
+    sys::file::set_xattr(open(dir)?, XATTR, mark.as_bytes())
+}
+
+/// Opens a directory and nothing else: the name can come from a damaged journal.
+fn open(dir: &Path) -> nix::Result<OwnedFd> {
+    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
+    nix::fcntl::open(dir, flags, nix::sys::stat::Mode::empty())
+}
+
+/// Whether two marks are of the same jail: only the nonce after the last '-' may differ.
+pub(crate) fn same_jail(one: &str, other: &str) -> bool {
+    let jail = |mark| str::rsplit_once(mark, '-').map_or(mark, |(jail, _)| jail);
+    jail(one) == jail(other)
 }
 
 /// Whether `object` is a directory that processes of the jail are in, not one above it.
@@ -82,10 +95,16 @@ pub fn undo(object: &Object, deadline: Instant) -> Result<()> {
     let dir = Path::new(&object.name);
     match Mark::of(dir).doing(|| format!("read the mark of {object}"))? {
         Mark::Missing => Ok(()),
-        Mark::Jail(mark) if mark == object.unique => remove(dir, deadline),
+        Mark::Jail(mark) if mark == object.unique => {
+            remove(dir, deadline)?;
+            remove_parents(dir);
+            Ok(())
+        }
         Mark::Jail(_) => Ok(()),
         // A parent that another jail has marked: whichever is the last to go takes it away.
         Mark::Parent(_) if is_leaf(object) => Ok(()),
+        // A damaged journal can name any directory.
+        _ if !layout::is_cgroup(dir) => Ok(()),
         Mark::Parent(_) | Mark::None => match rmdir(dir) {
             Ok(()) | Err(Errno::EBUSY | Errno::ENOTEMPTY | Errno::ENOENT) => Ok(()),
             gone => gone.doing(|| format!("remove {object}")),
@@ -141,6 +160,16 @@ fn look(dir: &Path, id_hash: &str, depth: usize, parents: &mut Vec<Object>, foun
 
 fn rmdir(dir: &Path) -> nix::Result<()> {
     fs::remove_dir(dir).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or_default()))
+}
+
+/// Removes the empty parents of jails above `dir`. They are objects of the jail that made them; but a jail that came in
+/// the moment between their making and their marking took them for somebody else's, and can be the last to go.
+fn remove_parents(dir: &Path) {
+    for above in dir.ancestors().skip(1) {
+        if !matches!(Mark::of(above), Ok(Mark::Parent(_))) || rmdir(above).is_err() {
+            break;
+        }
+    }
 }
 
 /// Removes a directory of ours, whatever is in it.

@@ -33,7 +33,7 @@ pub fn plan(
     let path = path.unwrap_or(&usual);
     check(path)?;
     let limits = resources.map(limits).transpose()?.unwrap_or_default();
-    for limit in &limits {
+    for limit in limits.iter().filter(|limit| !limit.is_none()) {
         let (key, controller) = (limit.key, limit.controller);
         if !layout.hierarchies().any(|h| h.has(controller)) {
             let text = format!("apply /linux/resources/{key}: this host has no {controller} controller");
@@ -134,7 +134,8 @@ impl Want<'_> {
     fn v2(&self, hierarchy: &Hierarchy, layout: &Layout, steps: &mut Vec<Step>) -> Result<()> {
         let dir = place(hierarchy, self.path)?;
         let on_v1 = |controller: &str| layout.v1.iter().any(|h| h.has(controller));
-        let limits: Vec<_> = self.limits.iter().filter(|limit| !on_v1(limit.controller)).collect();
+        let here = |limit: &&Limit| hierarchy.has(limit.controller) && !on_v1(limit.controller);
+        let limits: Vec<_> = self.limits.iter().filter(here).collect();
         let mut enable: Vec<_> = limits.iter().map(|limit| limit.controller.to_owned()).collect();
         enable.dedup();
         self.directories(hierarchy, &dir, &enable, steps);

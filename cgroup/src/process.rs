@@ -34,6 +34,13 @@ pub fn processes(objects: &[Object]) -> Vec<Pid> {
 /// # Errors
 /// `Denied` where a process is not the caller's to signal, `Kernel` for a signal that does not exist.
 pub fn kill_all(objects: &[Object], signal: i32) -> Result<()> {
+    if signal == libc::SIGKILL {
+        // On v2 one write reaches even those that fork faster than they can be listed. Where it is refused, the rounds
+        // below do it, and say what does not work.
+        for leaf in objects.iter().filter(|object| object::is_leaf(object)) {
+            let _ = write(&Path::new(&leaf.name).join("cgroup.kill"), "1");
+        }
+    }
     let mut done = BTreeSet::new();
     for _ in 0..ROUNDS {
         let mut new = processes(objects);
@@ -79,7 +86,7 @@ pub(crate) fn kill_tree(dir: &Path, deadline: Instant) -> Result<()> {
     // One write reaches all at once, frozen ones too. Since Linux 5.14; v1 does not have it.
     match write(&dir.join("cgroup.kill"), "1") {
         Ok(()) => return await_empty(dir, deadline),
-        Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => {}
+        Err(error) if is_gone(&error) => {}
         Err(error) => return Err(error).doing(step),
     }
     loop {
@@ -98,18 +105,26 @@ pub(crate) fn kill_tree(dir: &Path, deadline: Instant) -> Result<()> {
     }
 }
 
+/// The file is not there, or its cgroup was removed while it was open.
+fn is_gone(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::ENOENT | Errno::ENODEV))
+}
+
 /// Waits until v2 says that nothing alive is in `dir` and below.
 fn await_empty(dir: &Path, deadline: Instant) -> Result<()> {
     let path = dir.join("cgroup.events");
     let step = || format!("read {}", path.display());
     let mut file = match File::open(&path) {
-        Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => return Ok(()),
+        Err(error) if is_gone(&error) => return Ok(()),
         file => file.doing(step)?,
     };
     loop {
         let mut text = String::new();
         file.rewind().doing(step)?;
-        file.read_to_string(&mut text).doing(step)?;
+        match file.read_to_string(&mut text) {
+            Err(error) if is_gone(&error) => return Ok(()),
+            read => read.doing(step)?,
+        };
         if text.lines().any(|line| line == "populated 0") {
             return Ok(());
         }
@@ -161,18 +176,26 @@ pub(crate) fn tree(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The processes in `dirs`. The kernel shows one that the caller's pid name space does not have as 0: not for us.
+/// The processes in `dirs` that can be signalled.
 fn members(dirs: &[PathBuf]) -> Vec<Pid> {
+    let mut found = numbers(dirs);
+    found.retain(|pid| pid.as_raw() > 0);
+    found
+}
+
+/// The processes in `dirs`. One that the caller's pid name space does not have is 0.
+fn numbers(dirs: &[PathBuf]) -> Vec<Pid> {
     let texts = dirs.iter().filter_map(|dir| fs::read_to_string(dir.join("cgroup.procs")).ok());
     let numbers = texts.flat_map(|text| text.lines().filter_map(|line| line.parse().ok()).collect::<Vec<i32>>());
-    numbers.filter(|pid| *pid > 0).map(Pid::from_raw).collect()
+    numbers.map(Pid::from_raw).collect()
 }
 
 /// Every process in `dir` and below as `123 (sleep)`.
 pub(crate) fn holders_of(dir: &Path) -> Vec<String> {
     let name = |pid: Pid| match fs::read_to_string(format!("/proc/{pid}/comm")) {
         Ok(comm) => format!("{pid} ({})", comm.trim_end()),
+        Err(_) if pid.as_raw() == 0 => "a process of another pid name space".to_owned(),
         Err(_) => pid.to_string(),
     };
-    members(&tree(dir)).into_iter().map(name).collect()
+    numbers(&tree(dir)).into_iter().map(name).collect()
 }

@@ -132,9 +132,9 @@ impl Step {
             Self::Parent(of) => make(of, self, false),
             Self::Leaf(of) => make(of, self, true),
             Self::Enable { dir, controllers } => enable(dir, controllers),
-            Self::Inherit { dir, below } => ["cpuset.cpus", "cpuset.mems"]
-                .into_iter()
-                .try_for_each(|file| inherit(dir, file, below).map(drop)),
+            Self::Inherit { dir, below } => {
+                ["cpuset.cpus", "cpuset.mems"].into_iter().try_for_each(|file| inherit(dir, file, below).map(drop))
+            }
             Self::Set { dir, file, value } => write(&dir.join(file), value).doing(|| self),
             Self::Devices { dir, lines } => devices(dir, lines),
             Self::Program { dir, program } => {
@@ -208,11 +208,12 @@ fn adopt(of: &Directory, step: &Step) -> Result<bool> {
     match Mark::of(&of.path).doing(|| step)? {
         Mark::Missing => return Ok(false),
         Mark::Parent(_) => return taken("jails are below it".to_owned()),
-        // The same jail, which was not deleted to the end: only the part after the last '-' is another.
-        Mark::Jail(old) if old.rsplit_once('-').map(|m| m.0) != of.mark.rsplit_once('-').map(|m| m.0) => {
-            return taken("it is another jail's".to_owned());
-        }
-        Mark::None | Mark::Jail(_) => {}
+        // One of the same jail was not deleted to the end.
+        Mark::Jail(old) if object::same_jail(&old, &of.mark) => {}
+        Mark::Jail(_) => return taken("it is another jail's".to_owned()),
+        // They would be removed with ours.
+        Mark::None if process::tree(&of.path).len() > 1 => return taken("other cgroups are below it".to_owned()),
+        Mark::None => {}
     }
     if let Some(first) = process::holders_of(&of.path).first() {
         return taken(format!("process {first} is in it"));

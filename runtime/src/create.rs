@@ -138,6 +138,7 @@ impl Making<'_> {
         }
         journal.append(&Record::Created(Process::of(pid)?))?;
         channel.send(&Message::Here, None).doing(|| "speak to process 1")?;
+        channel.expect(&Message::Here)?;
         Ok((channel, ctx.pass))
     }
 

@@ -98,6 +98,8 @@ fn prepare(plan: &Plan, ctx: &mut Ctx, channel: &mut Channel, starter: Starter) 
     // Written down: from here on it lives without the runtime.
     channel.expect(&Message::Here)?;
     set_pdeathsig(None).doing(|| "untie process 1 from the runtime")?;
+    // Only now may the runtime end: before, its end would be this process's too.
+    channel.send(&Message::Here, None).doing(|| "report that process 1 is untied")?;
     match starter {
         Starter::Maker => channel.expect(&Message::Start).map(drop),
         Starter::Socket(listener) => {

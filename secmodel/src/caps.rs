@@ -1,8 +1,11 @@
 //! Capability sets: what the spec asks for, and what of it can be had.
 
+use std::fmt;
 use std::str::FromStr;
 
+use caps::errors::CapsError;
 use caps::{CapSet, Capability, CapsHashSet};
+use nix::errno::Errno;
 use oci_spec::runtime::{Capabilities, LinuxCapabilities};
 use sys::{Error, Kind, Result};
 
@@ -70,8 +73,8 @@ impl Reach {
                 }
             }
         }
-        let permitted = caps::read(None, CapSet::Permitted)
-            .map_err(|error| Error::new(Kind::Kernel, format!("read the caller's capabilities: {error}")))?;
+        let permitted =
+            caps::read(None, CapSet::Permitted).map_err(|error| refused("read the caller's capabilities", &error))?;
         Ok(Self { known, bounding, permitted })
     }
 
@@ -126,6 +129,17 @@ pub fn within(spec: Option<&LinuxCapabilities>, reach: &Reach) -> (Caps, Vec<Str
     (Caps { bounding, effective, permitted, inheritable, ambient, dropped }, warnings)
 }
 
+/// An error of the crate `caps`, which is text only, with the kernel's reason taken out of it again.
+pub(crate) fn refused(step: impl fmt::Display, error: &CapsError) -> Error {
+    let text = error.to_string();
+    // As std prints an error of the system: `…: Operation not permitted (os error 1)`.
+    let number = text.rsplit_once("(os error ").and_then(|(_, rest)| rest.strip_suffix(')')?.parse().ok());
+    match number {
+        Some(number) => Error::kernel(step, Errno::from_raw(number)),
+        None => Error::new(Kind::Kernel, format!("{step}: {text}")),
+    }
+}
+
 /// The capabilities of one set of the spec, in the kernel's order, so that the warnings have an order too.
 fn sorted(asked: Option<&Option<Capabilities>>) -> Vec<Capability> {
     let names = asked.and_then(Option::as_ref).into_iter().flatten();
@@ -157,6 +171,14 @@ mod tests {
             let spec: LinuxCapabilities = serde_json::from_str(&json).unwrap();
             assert_eq!(sorted(Some(spec.bounding())), [cap]);
         }
+    }
+
+    #[test]
+    fn an_error_of_the_kernel_keeps_its_number() {
+        // Only a set of the calling thread can be changed.
+        let refusal = caps::set(Some(1), CapSet::Effective, &CapsHashSet::new()).unwrap_err();
+        let error = refused("do it", &refusal);
+        assert_eq!((error.kind, error.errno(), error.what.as_str()), (Kind::Denied, Some(Errno::EPERM), "do it"));
     }
 
     #[test]

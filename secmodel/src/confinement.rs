@@ -6,9 +6,9 @@ use caps::{CapSet, Capability, CapsHashSet};
 use nix::sys::prctl::{set_keepcaps, set_no_new_privs};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
-use sys::{Doing, Error, Kind, Result};
+use sys::{Doing, Result};
 
-use crate::caps::Caps;
+use crate::caps::{Caps, refused};
 use crate::seccomp::Filter;
 
 /// Who a program in the jail is and what it may do; compiled outside, so that nothing is parsed inside.
@@ -127,7 +127,8 @@ impl Step {
             Self::Umask(mask) => _ = umask(Mode::from_bits_truncate(*mask)),
             Self::Bounding(dropped) => {
                 for cap in dropped {
-                    caps::drop(None, CapSet::Bounding, *cap).map_err(|error| self.refused(error))?;
+                    caps::drop(None, CapSet::Bounding, *cap)
+                        .map_err(|error| refused(format_args!("take {cap} from the bounding set"), &error))?;
                 }
             }
             Self::KeepCaps => set_keepcaps(true).doing(|| self)?,
@@ -139,23 +140,19 @@ impl Step {
                 caps::set(None, CapSet::Inheritable, inheritable)
                     .and_then(|()| caps::set(None, CapSet::Effective, effective))
                     .and_then(|()| caps::set(None, CapSet::Permitted, permitted))
-                    .map_err(|error| self.refused(error))?;
+                    .map_err(|error| refused(self, &error))?;
             }
             Self::Ambient(ambient) => {
-                caps::clear(None, CapSet::Ambient).map_err(|error| self.refused(error))?;
+                caps::clear(None, CapSet::Ambient).map_err(|error| refused(self, &error))?;
                 for cap in ambient {
-                    caps::raise(None, CapSet::Ambient, *cap).map_err(|error| self.refused(error))?;
+                    caps::raise(None, CapSet::Ambient, *cap)
+                        .map_err(|error| refused(format_args!("make {cap} ambient"), &error))?;
                 }
             }
             Self::NoNewPrivs => set_no_new_privs().doing(|| self)?,
             Self::Seccomp(filter) => sys::process::seccomp_load(&filter.program, filter.flags).doing(|| self)?,
         }
         Ok(())
-    }
-
-    /// `caps` gives its errors as text only.
-    fn refused(&self, error: caps::errors::CapsError) -> Error {
-        Error::new(Kind::Kernel, format!("{self}: {error}"))
     }
 }
 

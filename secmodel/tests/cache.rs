@@ -1,4 +1,5 @@
 //! The cache of compiled filters, in a directory of its own.
+#![allow(clippy::unwrap_used)]
 
 use std::fs::{self, File};
 use std::os::fd::AsFd;

@@ -1,4 +1,5 @@
 //! What the compiler takes, refuses and makes.
+#![allow(clippy::unwrap_used)]
 
 use nix::errno::Errno;
 use nix::sys::prctl::set_no_new_privs;

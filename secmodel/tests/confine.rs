@@ -1,5 +1,6 @@
 //! The steps for real: each case in a child of its own, which confines itself and compares what the kernel says then.
 //! Needs root; says so and passes without.
+#![allow(clippy::unwrap_used)]
 
 use std::os::fd::AsRawFd;
 

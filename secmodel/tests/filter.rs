@@ -1,4 +1,5 @@
 //! The default filter, loaded for real: a filter belongs to a thread, so each test has one.
+#![allow(clippy::unwrap_used)]
 
 use std::ffi::CString;
 use std::fs::File;

@@ -1,4 +1,5 @@
 //! The order of a confinement, against the rules of capabilities(7) and seccomp(2) as a small model of a process.
+#![allow(clippy::unwrap_used)]
 
 use caps::{Capability, CapsHashSet};
 use nix::unistd::{Gid, Uid};

@@ -16,24 +16,47 @@ const HIERARCHIES: [&str; 9] = ["cpuset", "cpu", "cpuacct", "memory", "devices",
 
 /// The device rules of every default container: all denied, then these.
 const DEVICES: [&str; 10] = [
-    "c *:* m", "b *:* m", "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm", "c 5:2 rwm",
+    "c *:* m",
+    "b *:* m",
+    "c 1:3 rwm",
+    "c 1:5 rwm",
+    "c 1:7 rwm",
+    "c 1:8 rwm",
+    "c 1:9 rwm",
+    "c 5:0 rwm",
+    "c 5:2 rwm",
     "c 136:* rwm",
 ];
 
 /// `/dev/NAME`, major, minor.
 const NODES: [(&CStr, u32, u32); 6] = [
-    (c"/dev/null", 1, 3), (c"/dev/zero", 1, 5), (c"/dev/full", 1, 7), (c"/dev/random", 1, 8), (c"/dev/urandom", 1, 9),
+    (c"/dev/null", 1, 3),
+    (c"/dev/zero", 1, 5),
+    (c"/dev/full", 1, 7),
+    (c"/dev/random", 1, 8),
+    (c"/dev/urandom", 1, 9),
     (c"/dev/tty", 5, 0),
 ];
 
 const LINKS: [(&CStr, &CStr); 5] = [
-    (c"/proc/self/fd", c"/dev/fd"), (c"/proc/self/fd/0", c"/dev/stdin"), (c"/proc/self/fd/1", c"/dev/stdout"),
-    (c"/proc/self/fd/2", c"/dev/stderr"), (c"pts/ptmx", c"/dev/ptmx"),
+    (c"/proc/self/fd", c"/dev/fd"),
+    (c"/proc/self/fd/0", c"/dev/stdin"),
+    (c"/proc/self/fd/1", c"/dev/stdout"),
+    (c"/proc/self/fd/2", c"/dev/stderr"),
+    (c"pts/ptmx", c"/dev/ptmx"),
 ];
 
 const MASKED: [&CStr; 10] = [
-    c"/proc/asound", c"/proc/acpi", c"/proc/kcore", c"/proc/keys", c"/proc/latency_stats", c"/proc/timer_list",
-    c"/proc/timer_stats", c"/proc/sched_debug", c"/proc/scsi", c"/sys/firmware",
+    c"/proc/asound",
+    c"/proc/acpi",
+    c"/proc/kcore",
+    c"/proc/keys",
+    c"/proc/latency_stats",
+    c"/proc/timer_list",
+    c"/proc/timer_stats",
+    c"/proc/sched_debug",
+    c"/proc/scsi",
+    c"/sys/firmware",
 ];
 
 const READ_ONLY: [&CStr; 5] = [c"/proc/bus", c"/proc/fs", c"/proc/irq", c"/proc/sys", c"/proc/sysrq-trigger"];
@@ -91,7 +114,9 @@ fn main() {
     let filter = words.get(4).map(|file| std::fs::read(file).expect("the compiled filter")).unwrap_or_default();
     let asked = Asked { full: kind == "full", root: std::ffi::CString::new(root.as_str()).expect("a path"), filter };
     // statfs: which cgroup layout this is.
-    if nix::sys::statfs::statfs("/sys/fs/cgroup").is_ok_and(|fs| fs.filesystem_type() == nix::sys::statfs::CGROUP2_SUPER_MAGIC) {
+    if nix::sys::statfs::statfs("/sys/fs/cgroup")
+        .is_ok_and(|fs| fs.filesystem_type() == nix::sys::statfs::CGROUP2_SUPER_MAGIC)
+    {
         on_v2(&asked)
     } else {
         on_v1(&asked)
@@ -241,7 +266,11 @@ fn child(asked: &Asked, go: Option<usize>) -> ! {
         }
     }
     if asked.full {
-        if go.is_some() { cgroup_mounts_v1() } else { mount(c"cgroup", c"/sys/fs/cgroup", c"cgroup2", QUIET | libc::MS_RDONLY, c"") }
+        if go.is_some() {
+            cgroup_mounts_v1()
+        } else {
+            mount(c"cgroup", c"/sys/fs/cgroup", c"cgroup2", QUIET | libc::MS_RDONLY, c"")
+        }
         hide();
         confine(asked);
     }

@@ -90,12 +90,7 @@ fn parse(words: &[String]) -> Result<Plan, String> {
             other => return Err(format!("no option {other}")),
         }
     }
-    Ok(Plan {
-        verbs: list(&verbs, Verb::ALL, Verb::named)?,
-        modes: list(&modes, Mode::ALL, Mode::named)?,
-        view,
-        sweep,
-    })
+    Ok(Plan { verbs: list(&verbs, Verb::ALL, Verb::named)?, modes: list(&modes, Mode::ALL, Mode::named)?, view, sweep })
 }
 
 fn list<T: Copy>(words: &str, all: &[T], named: fn(&str) -> Option<T>) -> Result<Vec<T>, String> {

@@ -132,10 +132,7 @@ impl Look<'_> {
 
     /// Everything that is there now and was not before, or that a clean life would not have left in the store.
     fn left(&self) -> Vec<String> {
-        processes::reap();
         let mut left = self.host.leaked();
-        processes::reap();
-        left.retain(|what| !what.contains("defunct"));
         let stored = stored(self.bundle);
         left.extend(stored.difference(self.usual).map(|path| format!("file {path}")));
         left
@@ -177,7 +174,7 @@ fn cannot_fail(call: &Call) -> bool {
         libc::SYS_arch_prctl,
         libc::SYS_sched_yield,
     ];
-    NEVER.contains(&call.number.cast_signed())
+    NEVER.contains(&(call.number as i64))
 }
 
 /// Where the error strikes the allocator or the message itself, the runtime can do no more than if it were killed.
@@ -193,6 +190,6 @@ fn is_beyond_help(call: &Call) -> bool {
         libc::SYS_set_robust_list,
         libc::SYS_sigaltstack,
     ];
-    let number = call.number.cast_signed();
+    let number = call.number as i64;
     MEMORY.contains(&number) || (matches!(number, libc::SYS_write | libc::SYS_writev) && call.args[0] == 2)
 }

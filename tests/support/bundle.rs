@@ -22,6 +22,8 @@ pub struct Bundle {
     pub id: String,
     /// The configuration, as it will be written before the next command.
     pub spec: Value,
+    /// What its leftovers are found by; it stays when a test gives the jail another name.
+    word: String,
     runtime: Runtime,
 }
 
@@ -43,7 +45,7 @@ impl Bundle {
         rootfs(&dir.join("rootfs"));
         fs::create_dir(&root).expect("a folder for the store");
         let spec = spec::minimal("rootfs", &format!("/jail-test-{id}"));
-        Bundle { dir, root, id, spec, runtime }
+        Bundle { dir, root, word: id.clone(), id, spec, runtime }
     }
 
     /// Sets the value at the JSON POINTER, making the objects on the way. A last part `-` appends to a list.
@@ -184,17 +186,17 @@ impl Drop for Bundle {
     fn drop(&mut self) {
         // A test that failed may leave anything, and its runtime may not even be built: nothing here may panic.
         if fs::read_dir(&self.root).is_ok_and(|mut entries| entries.next().is_some())
-            && !matches!(self.runtime.command(&self.root).arg("--version").output(), Err(_))
+            && self.runtime.command(&self.root).arg("--version").output().is_ok()
         {
             let _ = self.delete_force();
         }
-        for pid in processes::with_word(&self.id) {
+        for pid in processes::with_word(&self.word) {
             processes::kill(pid);
         }
-        for mount in view::mounts().into_iter().filter(|mount| mount.contains(&self.id)).rev() {
+        for mount in view::mounts().into_iter().filter(|mount| mount.contains(&self.word)).rev() {
             let _ = nix::mount::umount2(mount.as_str(), nix::mount::MntFlags::MNT_DETACH);
         }
-        view::remove_cgroups(&self.id);
+        view::remove_cgroups(&self.word);
         let _ = fs::remove_dir_all(&self.dir);
     }
 }

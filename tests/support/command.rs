@@ -55,9 +55,8 @@ pub fn jail() -> PathBuf {
     }
     let own = std::env::current_exe().expect("/proc/self/exe names the test");
     let beside = own.ancestors().skip(1).take(2).map(|folder| folder.join("jail")).find(|path| path.is_file());
-    beside.unwrap_or_else(|| {
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/x86_64-unknown-linux-gnu/debug/jail")
-    })
+    beside
+        .unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/x86_64-unknown-linux-gnu/debug/jail"))
 }
 
 /// How a command ended.
@@ -154,6 +153,7 @@ fn wait(child: &mut std::process::Child, limit: Duration) -> Option<ExitStatus> 
         if Instant::now() > end {
             return None;
         }
+        crate::processes::reap_orphans(i32::try_from(child.id()).unwrap_or(0));
         std::thread::sleep(Duration::from_millis(1));
     }
 }

@@ -41,7 +41,12 @@ impl Host {
     pub fn leaked(&self) -> Vec<String> {
         let end = Instant::now() + Duration::from_millis(500);
         loop {
-            let left: Vec<String> = look(&self.word, self.alone, &self.stores).difference(&self.seen).cloned().collect();
+            if self.alone {
+                // A zombie holds its credentials, and with them a keyring.
+                processes::reap();
+            }
+            let left: Vec<String> =
+                look(&self.word, self.alone, &self.stores).difference(&self.seen).cloned().collect();
             if left.is_empty() || Instant::now() > end {
                 return left;
             }
@@ -68,7 +73,7 @@ fn look(word: &str, alone: bool, stores: &[PathBuf]) -> BTreeSet<String> {
     add("mount", mounts(if alone { "" } else { word }));
     add("cgroup", view::cgroups(word).iter().map(|path| path.display().to_string()).collect());
     add("loop", loops(word));
-    add("key", lines("/proc/keys", word, 7));
+    add("key", lines("/proc/keys", word, 8));
     add("socket", lines("/proc/net/unix", word, 7));
     add("run file", run_files(word));
     let processes = if alone { children() } else { processes::with_word(word) };
@@ -92,7 +97,7 @@ fn children() -> Vec<i32> {
 
 /// Mounts whose place, root or source has WORD in it: the numbers before change with every look in a new name space.
 fn mounts(word: &str) -> Vec<String> {
-    let info = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let info = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
     let lines = info.lines().filter(|line| line.contains(word));
     lines.map(|line| line.split(' ').skip(3).collect::<Vec<_>>().join(" ")).collect()
 }
@@ -137,6 +142,7 @@ fn files(folder: &Path) -> Vec<String> {
 fn foreign_name_spaces(pid: i32) -> Vec<String> {
     let of = |pid: &str, kind: &str| fs::read_link(format!("/proc/{pid}/ns/{kind}")).ok();
     let kinds = ["mnt", "net", "ipc", "uts", "pid", "user", "cgroup", "time"].into_iter();
-    let foreign = kinds.filter_map(|kind| of(&pid.to_string(), kind).filter(|space| of("self", kind).as_ref() != Some(space)));
+    let foreign =
+        kinds.filter_map(|kind| of(&pid.to_string(), kind).filter(|space| of("self", kind).as_ref() != Some(space)));
     foreign.map(|space| space.display().to_string()).collect()
 }

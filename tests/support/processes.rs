@@ -2,18 +2,40 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{self, Signal};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 
-/// Makes orphans below this process its children, so that none can hide.
+static ADOPTS: AtomicBool = AtomicBool::new(false);
+
+/// Makes orphans below this process its children, so that none can hide. They are waited for while commands run, as
+/// any process 1 would do: a process name space cannot end before its last zombie is gone. Only for a program that
+/// runs one command at a time, never for parallel tests.
 ///
 /// # Panics
 /// Never on a Linux of this century: prctl(2).
 pub fn adopt_orphans() {
     nix::sys::prctl::set_child_subreaper(true).expect("PR_SET_CHILD_SUBREAPER");
+    ADOPTS.store(true, Ordering::Relaxed);
+}
+
+/// Waits for orphans that have ended, if this process adopts them; COMMAND is left to the one who started it.
+pub(crate) fn reap_orphans(command: i32) {
+    if !ADOPTS.load(Ordering::Relaxed) {
+        return;
+    }
+    let peek = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT | WaitPidFlag::__WALL;
+    while let Ok(status) = waitid(Id::All, peek) {
+        match status.pid() {
+            Some(pid) if pid.as_raw() != command => {
+                let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL));
+            }
+            _ => return,
+        }
+    }
 }
 
 /// Every process now, with its parent.

@@ -4,10 +4,10 @@ use std::collections::HashMap;
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
-use std::process::{Child, Command};
+use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::Signal;
@@ -93,8 +93,7 @@ fn trace(
     let (out, err) = (Capture::new(), Capture::new());
     let line = line(command);
     command.stdout(out.end()).stderr(err.end());
-    let child = spawn(command);
-    let main = i32::try_from(child.id()).expect("a pid");
+    let main = spawn(command);
     let options = options(follow);
     waitpid(Pid::from_raw(main), None).expect("the stop at the first exec");
     ptrace::setoptions(Pid::from_raw(main), options).expect("the options of the trace");
@@ -109,10 +108,14 @@ fn trace(
     let status = std::thread::scope(|scope| {
         let hung = &hung;
         scope.spawn(move || {
-            if end.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
-                hung.store(true, Ordering::Relaxed);
-                // Not yet waited for, so the number is still its own.
-                kill_tree(main);
+            let late = Instant::now() + limit;
+            while end.recv_timeout(Duration::from_millis(5)) == Err(RecvTimeoutError::Timeout) {
+                processes::reap_orphans(main);
+                if Instant::now() > late {
+                    hung.store(true, Ordering::Relaxed);
+                    // Not yet waited for, so the number is still its own.
+                    kill_tree(main);
+                }
             }
         });
         let status = tracer.follow(act);
@@ -120,13 +123,20 @@ fn trace(
         status
     });
     let status = (!hung.load(Ordering::Relaxed)).then_some(status);
-    Traced { done: Done { line, status, out: out.text(), err: err.text() }, main: tracer.calls.0, below: tracer.calls.1 }
+    Traced {
+        done: Done { line, status, out: out.text(), err: err.text() },
+        main: tracer.calls.0,
+        below: tracer.calls.1,
+    }
 }
 
-fn spawn(command: &mut Command) -> Child {
+/// Starts the command, stopped at its first exec; it is waited for by its number.
+fn spawn(command: &mut Command) -> i32 {
     // SAFETY: between fork and exec the child makes only this one system call, and touches no memory of others.
     unsafe { command.pre_exec(|| ptrace::traceme().map_err(Into::into)) };
-    command.spawn().unwrap_or_else(|error| panic!("{}: {error}", line(command)))
+    #[expect(clippy::zombie_processes, reason = "the tracer waits for every process by its number")]
+    let child = command.spawn().unwrap_or_else(|error| panic!("{}: {error}", line(command)));
+    i32::try_from(child.id()).expect("a pid")
 }
 
 fn options(follow: Follow) -> Options {
@@ -224,7 +234,7 @@ fn kill_tree(main: i32) {
 fn replace(pid: Pid, errno: i32) {
     if let Ok(mut registers) = ptrace::getregs(pid) {
         registers.orig_rax = u64::MAX;
-        registers.rax = i64::from(-errno).cast_unsigned();
+        registers.rax = i64::from(-errno) as u64;
         let _ = ptrace::setregs(pid, registers);
     }
 }

@@ -53,7 +53,7 @@ impl View {
 /// The v1 hierarchies again, on a fresh folder. An empty file system over `unified` would hide v2 too, but crun makes
 /// folders in it and leaves them.
 fn only_v1() -> nix::Result<()> {
-    let info = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let info = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
     mount(Some("none"), CGROUP, Some("tmpfs"), MsFlags::empty(), Some("mode=755"))?;
     for line in info.lines() {
         let Some((left, right)) = line.split_once(" - ") else { continue };
@@ -69,14 +69,14 @@ fn only_v1() -> nix::Result<()> {
 
 /// The types of the file systems that are mounted at PLACE, the lowest first.
 fn types(place: &str) -> Vec<String> {
-    let info = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let info = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
     let lines = info.lines().filter(|line| line.split(' ').nth(4) == Some(place));
     lines.filter_map(|line| Some(line.split_once(" - ")?.1.split(' ').next()?.to_string())).collect()
 }
 
 /// The places of every mount of this mount name space, oldest first.
 pub fn mounts() -> Vec<String> {
-    let info = fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    let info = fs::read_to_string("/proc/thread-self/mountinfo").unwrap_or_default();
     info.lines().filter_map(|line| line.split(' ').nth(4)).map(str::to_string).collect()
 }
 
