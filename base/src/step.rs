@@ -25,10 +25,10 @@ pub enum Rank {
     Source,
     /// The clone itself.
     Clone,
-    /// Into the cgroups of v1: needs the pid, and comes before anything that is charged to them.
-    Attach,
     /// Id maps, the out-of-memory score: need the pid; the jail's side has no privilege before it is mapped.
     Map,
+    /// Into the cgroups of v1: before anything that is charged to them.
+    Attach,
     /// Name spaces that cannot be made by the clone: after the cgroups, since a cgroup name space starts where one is.
     Namespace,
     /// A session and a keyring of its own: before anything can be asked for either.
@@ -72,6 +72,8 @@ pub struct Ctx {
     pub pid: Option<Pid>,
     /// The cgroup that the clone is born into, on v2.
     pub cgroup: Option<OwnedFd>,
+    /// The `tasks` files of v1 through which process 1 enters its cgroups.
+    pub tasks: Vec<OwnedFd>,
     /// The jail's root: everything inside is opened beneath it.
     pub root: Option<OwnedFd>,
     /// Descriptors that steps of the rank `Source` opened, by the slot that the plan gave them.
@@ -81,6 +83,12 @@ pub struct Ctx {
 }
 
 impl Ctx {
+    /// Closes what was opened for the jail's side, which has its own copies since the clone.
+    pub fn forget(&mut self) {
+        self.tasks.clear();
+        self.sources.clear();
+    }
+
     /// Keeps `fd` in `slot`.
     pub fn keep(&mut self, slot: usize, fd: OwnedFd) {
         if self.sources.len() <= slot {

@@ -29,7 +29,7 @@ pub fn plan(
     resources: Option<&LinuxResources>,
     layout: &Layout,
 ) -> Result<Vec<(Rank, Side, Step)>> {
-    let usual = Path::new("/jail").join(id);
+    let usual = PathBuf::from(format!("/jail-{id}"));
     let path = path.unwrap_or(&usual);
     check(path)?;
     let limits = resources.map(limits).transpose()?.unwrap_or_default();
@@ -55,24 +55,27 @@ pub fn plan(
     for hierarchy in &layout.v1 {
         want.v1(hierarchy, &mut steps)?;
     }
-    Ok(steps.into_iter().map(|step| (rank(&step), Side::Host, step)).collect())
+    Ok(placed(steps))
 }
 
-fn rank(step: &Step) -> Rank {
-    if matches!(step, Step::Attach { .. }) { Rank::Attach } else { Rank::Cgroup }
+/// The steps at their place; where a hierarchy of v1 is among them, the process enters those behind the clone.
+fn placed(steps: Vec<Step>) -> Vec<(Rank, Side, Step)> {
+    let v1 = steps.iter().any(|step| matches!(step, Step::Tasks { .. }));
+    let enter = v1.then_some((Rank::Attach, Side::Jail, Step::Enter));
+    steps.into_iter().map(|step| (Rank::Cgroup, Side::Host, step)).chain(enter).collect()
 }
 
 /// The steps that put one more process into the cgroups of a jail, from the objects of its journal.
 ///
-/// On v2 the process is born into the directory that the step leaves in [`base::Ctx::cgroup`]; on v1 it is attached by
-/// its number. Each directory is asked which of the two it is.
-pub fn join(objects: &[Object]) -> Vec<Step> {
+/// On v2 the process is born into the directory that the step leaves in [`base::Ctx::cgroup`]; on v1 it moves itself.
+/// Each directory is asked which of the two it is.
+pub fn join(objects: &[Object]) -> Vec<(Rank, Side, Step)> {
     let step = |object: &Object| {
         let dir = PathBuf::from(&object.name);
         let v2 = file_system(&dir) == Some(CGROUP2_SUPER_MAGIC);
-        if v2 { Step::Open { dir } } else { Step::Attach { dir } }
+        if v2 { Step::Open { dir } } else { Step::Tasks { dir } }
     };
-    objects.iter().filter(|object| object::is_leaf(object)).map(step).collect()
+    placed(objects.iter().filter(|object| object::is_leaf(object)).map(step).collect())
 }
 
 /// Refuses a `cgroupsPath` that names no cgroup, or one above where it starts.
@@ -127,7 +130,7 @@ impl Want<'_> {
         if hierarchy.has("devices") && !self.rules.is_empty() {
             steps.push(Step::Devices { dir: dir.clone(), lines: device::v1_lines(self.rules)? });
         }
-        steps.push(Step::Attach { dir });
+        steps.push(Step::Tasks { dir });
         Ok(())
     }
 

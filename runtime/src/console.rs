@@ -83,7 +83,7 @@ impl Step {
         if console {
             // By descriptor: /dev/console of the image is only ever a target.
             let tree = sys::mount::clone_tree(&slave, c"", false).doing(step)?;
-            let place = storage::beneath::file(root, c"/dev/console")?;
+            let place = storage::beneath::file(root.as_fd(), c"/dev/console")?;
             sys::mount::attach(&tree, &place).doing(step)?;
         }
         sys::file::take_terminal(&slave).doing(step)?;

@@ -190,8 +190,7 @@ impl Making<'_> {
             Fork::Parent(child) => {
                 ctx.pid = Some(child.pid);
                 self.child = Some(child);
-                // What the jail's side needs it has its own copies of.
-                ctx.sources.clear();
+                ctx.forget();
                 Ok(mine)
             }
         }

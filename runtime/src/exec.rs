@@ -124,7 +124,7 @@ fn clone(plan: &Plan, ctx: &mut Ctx, pidfd: &OwnedFd) -> Result<(Channel, Child)
         }
         Fork::Parent(child) => {
             ctx.pid = Some(child.pid);
-            ctx.sources.clear();
+            ctx.forget();
             Ok((mine, child))
         }
     }
@@ -141,9 +141,8 @@ fn enter(pidfd: &OwnedFd, flags: CloneFlags) -> Result<OwnedFd> {
 fn plan(request: &Request, jail: &Jail, spec: Spec, document: &Process, cache: Option<&OwnedFd>) -> Result<Plan> {
     let mut steps = Vec::new();
     let mut push = |rank, side, step| steps.push(Planned { rank, side, step });
-    for step in cgroup::join(&jail.objects()) {
-        let attach = matches!(step, cgroup::Step::Attach { .. });
-        push(if attach { Rank::Attach } else { Rank::Cgroup }, Side::Host, Step::Cgroup(step));
+    for (rank, side, step) in cgroup::join(&jail.objects()) {
+        push(rank, side, Step::Cgroup(step));
     }
     if let Some(score) = document.oom_score_adj() {
         push(Rank::Map, Side::Host, Step::Setting(setting::Step::OomScore(score)));

@@ -262,7 +262,7 @@ impl Planner {
             if kind == LinuxNamespaceType::Pid {
                 // A process cannot change its own; its children are born into it.
                 self.push(Rank::Source, Side::Host, Step::Namespace(namespace::Step::JoinPid { slot }));
-                self.push(Rank::Attach, Side::Host, Step::Namespace(namespace::Step::LeavePid));
+                self.push(Rank::Map, Side::Host, Step::Namespace(namespace::Step::LeavePid));
             } else {
                 self.push(Rank::Namespace, Side::Jail, Step::Namespace(namespace::Step::Join { kind, slot }));
             }

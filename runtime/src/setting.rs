@@ -141,7 +141,7 @@ fn directory(ctx: &Ctx, path: &CString) -> Result<()> {
     match chdir(path.as_c_str()) {
         Err(Errno::ENOENT) => {
             let root = ctx.root.as_ref().ok_or_else(|| Error::kernel(step(), Errno::ENOENT))?;
-            storage::beneath::directory(root, path, 0o755)?;
+            storage::beneath::directory(root.as_fd(), path, 0o755)?;
             chdir(path.as_c_str()).doing(step)?;
         }
         other => other.doing(step)?,

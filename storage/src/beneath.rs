@@ -4,15 +4,14 @@
 //! chroot(2) would, and `RESOLVE_NO_MAGICLINKS` keeps the links of /proc out of it.
 
 use std::ffi::{CStr, OsStr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
-use nix::sys::stat::Mode;
-use sys::{Doing, Error, Kind, Result};
+use nix::sys::stat::{Mode, mkdirat};
+use sys::{Doing, Error, Result};
 
 /// How often a look-up is done again that the kernel gave up because something was renamed or mounted meanwhile.
 const RACES: usize = 128;
@@ -50,25 +49,29 @@ fn path_of(path: &CStr) -> &Path {
 /// The directory at `path` beneath `root`, made with what is missing above it.
 ///
 /// # Errors
-/// As mkdirat(2) and openat2(2), naming the path.
-pub fn directory(root: impl AsFd, path: &CStr, mode: u32) -> Result<OwnedFd> {
-    match open_with(&root, path, OFlag::O_PATH | OFlag::O_DIRECTORY, ResolveFlag::empty()) {
+/// As mkdirat(2) and openat2(2), naming the path; a link that leads to nothing is not followed into making something.
+pub fn directory(root: BorrowedFd<'_>, path: &CStr, mode: u32) -> Result<OwnedFd> {
+    let open = || open_with(root, path, OFlag::O_PATH | OFlag::O_DIRECTORY, ResolveFlag::empty());
+    let step = || format!("make directory {} in the root", path.to_string_lossy());
+    match open() {
         Err(Errno::ENOENT) => {}
         found => return found.doing(|| format!("open directory {} in the root", path.to_string_lossy())),
     }
-    pathrs::RootRef::from_fd(root.as_fd())
-        .mkdir_all(path_of(path), &std::fs::Permissions::from_mode(mode))
-        .map(OwnedFd::from)
-        .map_err(|error| {
-            Error::new(Kind::Kernel, format!("make directory {} in the root: {error}", path.to_string_lossy()))
-        })
+    let (above, name) = parent(root, path)?;
+    match mkdirat(&above, name.as_c_str(), Mode::from_bits_truncate(mode)) {
+        // Another jail on the same root was faster.
+        Ok(()) | Err(Errno::EEXIST) => {}
+        Err(errno) => return Err(Error::kernel(step(), errno)),
+    }
+    // Looked up again from the root: whatever stands there now, it is beneath.
+    open().doing(step)
 }
 
 /// The directory above `path` (made if it is missing), and the last word of `path`.
 ///
 /// # Errors
 /// `Invalid` where `path` has no last word; else as [`directory`].
-pub fn parent(root: impl AsFd, path: &CStr) -> Result<(OwnedFd, std::ffi::CString)> {
+pub fn parent(root: BorrowedFd<'_>, path: &CStr) -> Result<(OwnedFd, std::ffi::CString)> {
     let whole = path_of(path);
     let (Some(name), Some(above)) = (whole.file_name(), whole.parent()) else {
         return Err(Error::invalid(format!("use {:?} as a path in the root: it names no file", path)));
@@ -83,12 +86,12 @@ pub fn parent(root: impl AsFd, path: &CStr) -> Result<(OwnedFd, std::ffi::CStrin
 ///
 /// # Errors
 /// As openat(2), naming the path.
-pub fn file(root: impl AsFd, path: &CStr) -> Result<OwnedFd> {
-    match place(&root, path) {
+pub fn file(root: BorrowedFd<'_>, path: &CStr) -> Result<OwnedFd> {
+    match place(root, path) {
         Err(Errno::ENOENT) => {}
         found => return found.doing(|| format!("open {} in the root", path.to_string_lossy())),
     }
-    let (above, name) = parent(&root, path)?;
+    let (above, name) = parent(root, path)?;
     // O_NOFOLLOW and O_EXCL: what is made is ours, and a link that was put there meanwhile is not followed.
     let flags = OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC | OFlag::O_RDONLY;
     nix::fcntl::openat(&above, name.as_c_str(), flags, Mode::from_bits_truncate(0o644))
