@@ -1,7 +1,7 @@
 //! Making a jail: reserve, write down, do the plan; on any error undo all of it.
 
 use std::ffi::CString;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -115,7 +115,7 @@ impl Making<'_> {
     fn go(&mut self, mark: &str, wait: bool) -> Result<(Channel, Option<OwnedFd>)> {
         let state = self.state(mark)?;
         // Held by process 1 too, until it becomes the program.
-        let _held = self.entry.write(&state)?;
+        let held = self.entry.write(&state)?;
         let mut journal = Journal::open(&self.entry)?;
         let listener = if wait { Some(self.listen()?) } else { None };
         let mut ctx = Ctx::default();
@@ -123,7 +123,7 @@ impl Making<'_> {
         for index in 0..cloned {
             self.step(index, &mut ctx, &mut journal)?;
         }
-        let channel = self.clone(&mut ctx, listener)?;
+        let channel = self.clone(&mut ctx, listener, held.as_raw_fd())?;
         let rest = self.plan.steps[cloned..].iter().take_while(|planned| planned.side == Side::Host).count();
         for index in cloned..cloned + rest {
             self.step(index, &mut ctx, &mut journal)?;
@@ -174,7 +174,7 @@ impl Making<'_> {
         Ok(fd)
     }
 
-    fn clone(&mut self, ctx: &mut Ctx, listener: Option<OwnedFd>) -> Result<Channel> {
+    fn clone(&mut self, ctx: &mut Ctx, listener: Option<OwnedFd>, held: RawFd) -> Result<Channel> {
         let (mine, theirs) = Channel::pair()?;
         let flags = self.plan.flags.bits() as u64;
         let cgroup = ctx.cgroup.take();
@@ -185,7 +185,7 @@ impl Making<'_> {
                 // The lock on the folder is shared with the runtime, and must end when the runtime lets it go.
                 let _ = nix::unistd::close(self.entry.fd.as_raw_fd());
                 let starter = listener.map_or(Starter::Maker, Starter::Socket);
-                init::become_program(&self.plan, std::mem::take(ctx), theirs, starter)
+                init::become_program(&self.plan, std::mem::take(ctx), theirs, starter, Some(held))
             }
             Fork::Parent(child) => {
                 ctx.pid = Some(child.pid);

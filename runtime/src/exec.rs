@@ -120,7 +120,7 @@ fn clone(plan: &Plan, ctx: &mut Ctx, pidfd: &OwnedFd) -> Result<(Channel, Child)
                     sys::process::exit_now(1);
                 }
             }
-            init::become_program(plan, std::mem::take(ctx), theirs, Starter::Maker)
+            init::become_program(plan, std::mem::take(ctx), theirs, Starter::Maker, None)
         }
         Fork::Parent(child) => {
             ctx.pid = Some(child.pid);

@@ -2,7 +2,7 @@
 
 use std::ffi::{CString, OsStr};
 use std::io::Read;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 
@@ -66,10 +66,12 @@ fn hand_over(mine: Side, turn: &mut Side, next: Side, ctx: &mut Ctx, channel: &C
 }
 
 /// Is process 1: makes the inside of the jail, waits, and becomes the program. Never returns.
-pub fn become_program(plan: &Plan, mut ctx: Ctx, channel: Channel, starter: Starter) -> ! {
+///
+/// `held` is the descriptor of the jail's state: open until the program runs, and closed by that.
+pub fn become_program(plan: &Plan, mut ctx: Ctx, channel: Channel, starter: Starter, held: Option<RawFd>) -> ! {
     let mut speaker = channel;
-    let error = match prepare(plan, &mut ctx, &mut speaker, starter) {
-        Ok(()) => finish(plan, &mut ctx, &speaker),
+    let error = match prepare(plan, &mut ctx, &mut speaker, starter, held) {
+        Ok(image) => finish(plan, &mut ctx, &speaker, &image),
         Err(error) => error,
     };
     // Where this does not arrive, the other side sees the end of file, and says that process 1 died.
@@ -77,7 +79,19 @@ pub fn become_program(plan: &Plan, mut ctx: Ctx, channel: Channel, starter: Star
     sys::process::exit_now(1)
 }
 
-fn prepare(plan: &Plan, ctx: &mut Ctx, channel: &mut Channel, starter: Starter) -> Result<()> {
+/// What execve(2) takes, found while nothing but the jail was in reach.
+struct Image {
+    path: CString,
+    env: Vec<CString>,
+}
+
+fn prepare(
+    plan: &Plan,
+    ctx: &mut Ctx,
+    channel: &mut Channel,
+    starter: Starter,
+    held: Option<RawFd>,
+) -> Result<Image> {
     die_with_parent().doing(|| "tie process 1 to the runtime")?;
     // Before the first instruction that a process of the jail could see: nothing inside may trace it or look into it.
     set_dumpable(false).doing(|| "make process 1 not dumpable")?;
@@ -92,8 +106,13 @@ fn prepare(plan: &Plan, ctx: &mut Ctx, channel: &mut Channel, starter: Starter) 
     let ready = plan.steps.partition_point(|planned| planned.rank <= Rank::Ready);
     let first = plan.steps.partition_point(|planned| planned.rank <= Rank::Clone);
     let first = first + plan.steps[first..ready].iter().take_while(|planned| planned.side == Side::Host).count();
-    walk(Side::Jail, plan, &plan.steps[first..ready], ctx, channel)?;
-    find(&plan.program)?;
+    let (made, check) = plan.steps[first..ready]
+        .split_at(plan.steps[first..ready].partition_point(|planned| planned.rank < Rank::Check));
+    walk(Side::Jail, plan, made, ctx, channel)?;
+    let env = environment(plan, ctx);
+    forget_the_host(ctx, channel, &starter, held)?;
+    walk(Side::Jail, plan, check, ctx, channel)?;
+    let image = Image { path: find(&plan.program)?, env };
     channel.send(&Message::Ready, None).doing(|| "report that the jail is ready")?;
     // Written down: from here on it lives without the runtime.
     channel.expect(&Message::Here)?;
@@ -101,12 +120,29 @@ fn prepare(plan: &Plan, ctx: &mut Ctx, channel: &mut Channel, starter: Starter) 
     // Only now may the runtime end: before, its end would be this process's too.
     channel.send(&Message::Here, None).doing(|| "report that process 1 is untied")?;
     match starter {
-        Starter::Maker => channel.expect(&Message::Start).map(drop),
-        Starter::Socket(listener) => {
-            *channel = wait_for_start(&listener)?;
-            Ok(())
-        }
+        Starter::Maker => drop(channel.expect(&Message::Start)?),
+        Starter::Socket(listener) => *channel = wait_for_start(&listener)?,
     }
+    Ok(image)
+}
+
+/// Closes every descriptor of the host, before a path is looked up that a link of the image may lead anywhere: through
+/// /proc/self/fd it would lead to whatever is still open (CVE-2024-21626). Close-on-exec is too late for that.
+fn forget_the_host(ctx: &mut Ctx, channel: &Channel, starter: &Starter, held: Option<RawFd>) -> Result<()> {
+    ctx.forget();
+    ctx.root = None;
+    let mut keep = vec![channel.as_raw_fd()];
+    if let Starter::Socket(listener) = starter {
+        keep.push(listener.as_raw_fd());
+    }
+    keep.extend(held);
+    sys::file::close_all_but(&keep).doing(|| "close the descriptors of the host")
+}
+
+fn environment(plan: &Plan, ctx: &Ctx) -> Vec<CString> {
+    let mut env = plan.program.env.clone();
+    env.extend(plan.program.home_of.map(|uid| home(ctx, uid)));
+    env
 }
 
 /// Waits for a caller that says `Start`. One that leaves without a word was killed; the next may come.
@@ -125,23 +161,18 @@ fn wait_for_start(listener: &OwnedFd) -> Result<Channel> {
 }
 
 /// The last steps; comes back only with the reason why the program did not start.
-fn finish(plan: &Plan, ctx: &mut Ctx, channel: &Channel) -> Error {
+fn finish(plan: &Plan, ctx: &mut Ctx, channel: &Channel, image: &Image) -> Error {
     let done = (|| {
         let ready = plan.steps.partition_point(|planned| planned.rank <= Rank::Ready);
         let (before, confine) = plan.steps[ready..].split_at(
             plan.steps[ready..].partition_point(|planned| planned.rank < Rank::Confine),
         );
         walk(Side::Jail, plan, before, ctx, channel)?;
-        let path = find(&plan.program)?;
-        let mut env = plan.program.env.clone();
-        if let Some(uid) = plan.program.home_of {
-            env.push(home(ctx, uid));
-        }
         // Before the filter, which may forbid to speak. A fault can still follow.
         channel.send(&Message::Exec, None).doing(|| "report that the program starts")?;
         walk(Side::Jail, plan, confine, ctx, channel)?;
-        let Err(errno) = execve(&path, &plan.program.args, &env);
-        Err(Error::kernel(format!("execute {}", path.to_string_lossy()), errno))
+        let Err(errno) = execve(&image.path, &plan.program.args, &image.env);
+        Err(Error::kernel(format!("execute {}", image.path.to_string_lossy()), errno))
     })();
     match done {
         Ok(()) => Error::new(Kind::Kernel, "execute the program: execve returned"),

@@ -6,8 +6,9 @@ use std::os::fd::AsFd;
 
 use base::Ctx;
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
+use nix::fcntl::{OFlag, OpenHow, ResolveFlag, open, openat2};
 use nix::libc;
+use nix::sys::stat::Mode;
 use nix::sys::resource::{Resource, getrlimit};
 use nix::unistd::{chdir, getcwd, sethostname, setsid, write};
 use oci_spec::runtime::PosixRlimitType;
@@ -105,7 +106,7 @@ impl Step {
             Self::Limit { resource, soft, hard, .. } => {
                 sys::process::prlimit(nix::unistd::Pid::from_raw(0), *resource, *soft, *hard).doing(step)
             }
-            Self::Directory(path) => directory(ctx, path),
+            Self::Directory(path) => directory(path),
         }
     }
 }
@@ -136,12 +137,14 @@ fn sysctl(path: &CString, value: &str) -> nix::Result<()> {
     write(&file, value.as_bytes()).map(drop)
 }
 
-fn directory(ctx: &Ctx, path: &CString) -> Result<()> {
+fn directory(path: &CString) -> Result<()> {
     let step = || format!("use {} as working directory", path.to_string_lossy());
     match chdir(path.as_c_str()) {
         Err(Errno::ENOENT) => {
-            let root = ctx.root.as_ref().ok_or_else(|| Error::kernel(step(), Errno::ENOENT))?;
-            storage::beneath::directory(root.as_fd(), path, 0o755)?;
+            // Of the jail by now, and closed again before anything else is looked up.
+            let root = open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).doing(step)?;
+            drop(storage::beneath::directory(root.as_fd(), path, 0o755)?);
+            drop(root);
             chdir(path.as_c_str()).doing(step)?;
         }
         other => other.doing(step)?,
