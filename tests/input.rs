@@ -182,9 +182,7 @@ fn a_value_that_nobody_knows_is_refused_with_its_place() {
         filter[key] = value;
         filter
     };
-    let call = |action: &str, op: &str| {
-        json!([{"names": ["mkdir"], "action": action, "args": [{"index": 0, "value": 0, "op": op}]}])
-    };
+    let call = |action: &str, op: &str| json!([{"names": ["mkdir"], "action": action, "args": [{"index": 0, "value": 0, "op": op}]}]);
     all_refused(&[
         ("/ociVersion", json!("2.0.0"), &["/ociVersion", "2.0.0"]),
         ("/ociVersion", json!("one"), &["/ociVersion"]),
@@ -192,10 +190,22 @@ fn a_value_that_nobody_knows_is_refused_with_its_place() {
         ("/process/rlimits", json!([{"type": "RLIMIT_NOPE", "soft": 1, "hard": 1}]), &["/process/rlimits/0/type"]),
         ("/linux/seccomp", filter("defaultAction", json!("SCMP_ACT_NOPE")), &["/linux/seccomp/defaultAction"]),
         ("/linux/seccomp", filter("architectures", json!(["SCMP_ARCH_NOPE"])), &["/linux/seccomp/architectures/0"]),
-        ("/linux/seccomp", filter("syscalls", call("SCMP_ACT_NOPE", "SCMP_CMP_EQ")), &["/linux/seccomp/syscalls/0/action"]),
-        ("/linux/seccomp", filter("syscalls", call("SCMP_ACT_ERRNO", "SCMP_CMP_NOPE")), &["/linux/seccomp/syscalls/0/args/0/op"]),
+        (
+            "/linux/seccomp",
+            filter("syscalls", call("SCMP_ACT_NOPE", "SCMP_CMP_EQ")),
+            &["/linux/seccomp/syscalls/0/action"],
+        ),
+        (
+            "/linux/seccomp",
+            filter("syscalls", call("SCMP_ACT_ERRNO", "SCMP_CMP_NOPE")),
+            &["/linux/seccomp/syscalls/0/args/0/op"],
+        ),
         ("/linux/rootfsPropagation", json!("nope"), &["/linux/rootfsPropagation", "nope"]),
-        ("/linux/devices", json!([{"path": "/dev/x", "type": "x", "major": 1, "minor": 3}]), &["/linux/devices/0/type"]),
+        (
+            "/linux/devices",
+            json!([{"path": "/dev/x", "type": "x", "major": 1, "minor": 3}]),
+            &["/linux/devices/0/type"],
+        ),
         ("/linux/resources", json!({"devices": [{"allow": true, "access": "q"}]}), &["/linux/resources/devices/0"]),
         ("/linux/resources", json!({"devices": [{"allow": true, "type": "x"}]}), &["/linux/resources/devices/0"]),
     ]);
@@ -239,11 +249,19 @@ fn what_makes_no_sense_is_refused_with_its_place() {
         ("/linux/resources", json!({"memory": {"limit": -5}}), &["/linux/resources/memory/limit"]),
         ("/linux/resources", json!({"pids": {"limit": -5}}), &["/linux/resources/pids/limit"]),
         ("/linux/devices", json!([{"path": "/dev/x", "type": "a", "major": 1, "minor": 3}]), &["/linux/devices/0"]),
-        ("/linux/devices", json!([{"path": "/dev/x", "type": "c", "major": -1, "minor": 3}]), &["/linux/devices/0/major"]),
+        (
+            "/linux/devices",
+            json!([{"path": "/dev/x", "type": "c", "major": -1, "minor": 3}]),
+            &["/linux/devices/0/major"],
+        ),
         ("/linux/devices", json!([{"path": "dev/x", "type": "c", "major": 1, "minor": 3}]), &["/linux/devices/0/path"]),
         ("/hooks", json!({"prestart": [{"path": "bin/true"}]}), &["/hooks/prestart/0/path"]),
         ("/hooks", json!({"poststop": [{"path": "/bin/true", "timeout": 0}]}), &["/hooks/poststop/0/timeout"]),
-        ("/hooks", json!({"createRuntime": [{"path": "/bin/true", "timeout": -1}]}), &["/hooks/createRuntime/0/timeout"]),
+        (
+            "/hooks",
+            json!({"createRuntime": [{"path": "/bin/true", "timeout": -1}]}),
+            &["/hooks/createRuntime/0/timeout"],
+        ),
         ("/mounts/0/destination", json!("/"), &["/mounts/0/destination"]),
         ("/mounts/-", json!({"destination": "/x", "type": "bind"}), &["/mounts/2/source"]),
         ("/mounts/-", json!({"destination": "/proc/sys", "type": "tmpfs"}), &["/mounts/2/destination"]),
@@ -297,9 +315,21 @@ fn a_setting_needs_its_name_space() {
 fn what_only_the_kernel_can_refuse_leaves_nothing_too() {
     all_refused(&[
         ("/mounts/-", json!({"destination": "/tmp", "type": "nosuchfs", "source": "x"}), &["nosuchfs", "/tmp"]),
-        ("/mounts/-", json!({"destination": "/tmp", "type": "tmpfs", "source": "x", "options": ["nosuchoption"]}), &["nosuchoption", "/tmp"]),
-        ("/mounts/-", json!({"destination": "/tmp", "type": "tmpfs", "source": "x", "options": ["size=huge"]}), &["size", "/tmp"]),
-        ("/mounts/-", json!({"destination": "/tmp", "type": "bind", "source": "/no/such/source", "options": ["bind"]}), &["/no/such/source"]),
+        (
+            "/mounts/-",
+            json!({"destination": "/tmp", "type": "tmpfs", "source": "x", "options": ["nosuchoption"]}),
+            &["nosuchoption", "/tmp"],
+        ),
+        (
+            "/mounts/-",
+            json!({"destination": "/tmp", "type": "tmpfs", "source": "x", "options": ["size=huge"]}),
+            &["size", "/tmp"],
+        ),
+        (
+            "/mounts/-",
+            json!({"destination": "/tmp", "type": "bind", "source": "/no/such/source", "options": ["bind"]}),
+            &["/no/such/source"],
+        ),
         ("/root/path", json!("nowhere"), &["nowhere"]),
         ("/root/path", json!("config.json"), &["config.json"]),
         ("/linux/namespaces/4/path", json!("/no/such/netns"), &["/no/such/netns"]),

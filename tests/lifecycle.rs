@@ -191,7 +191,8 @@ fn what_does_not_exist_is_refused_in_the_words_that_callers_match() {
     for runtime in runtimes() {
         let (bundle, host) = stage_of(runtime);
         let id = &bundle.id[..];
-        for verb in [&["start", id][..], &["state", id], &["kill", id, "KILL"], &["delete", id], &["exec", id, "true"]] {
+        for verb in [&["start", id][..], &["state", id], &["kill", id, "KILL"], &["delete", id], &["exec", id, "true"]]
+        {
             let line = bundle.call(verb).fails();
             assert!(line.contains("does not exist"), "{verb:?}: {line}");
         }
@@ -314,7 +315,9 @@ fn a_signal_has_a_name_and_a_number() {
         bundle.start().ok();
         wait_for("the traps", || bundle.rootfs().join("ready").exists());
         let mut expected = String::new();
-        for (word, got) in [("USR1", "usr1\n"), ("SIGUSR1", "usr1\n"), ("10", "usr1\n"), ("sighup", "hup\n"), ("1", "hup\n")] {
+        for (word, got) in
+            [("USR1", "usr1\n"), ("SIGUSR1", "usr1\n"), ("10", "usr1\n"), ("sighup", "hup\n"), ("1", "hup\n")]
+        {
             bundle.kill(word).ok();
             expected += got;
             wait_for(word, || std::fs::read_to_string(bundle.rootfs().join("got")).is_ok_and(|text| text == expected));
@@ -352,7 +355,10 @@ fn kill_all_reaches_every_process() {
     for runtime in runtimes() {
         let (mut bundle, host) = stage_of(runtime);
         // Process 1 of a pid name space ignores what it does not handle, so that only the others end.
-        bundle.args(&["sh", "-c", "sleep 1000 & sleep 1000 & : > /ready; wait; : > /alone; exec sleep 1000"]).create().ok();
+        bundle
+            .args(&["sh", "-c", "sleep 1000 & sleep 1000 & : > /ready; wait; : > /alone; exec sleep 1000"])
+            .create()
+            .ok();
         bundle.start().ok();
         wait_for("the children", || bundle.rootfs().join("ready").exists());
         bundle.call(&["kill", "--all", &bundle.id, "TERM"]).ok();

@@ -20,6 +20,13 @@ struct Ground {
     objects: Vec<Object>,
 }
 
+/// Does a step, unless it would move this test itself.
+fn do_outside(step: &Step, ctx: &mut Ctx) {
+    if !matches!(step, Step::Enter) {
+        step.run(ctx).unwrap();
+    }
+}
+
 impl Ground {
     /// All hierarchies of the host, or only that of v2; `None` where the test cannot be done.
     fn new(name: &str, only_v2: bool) -> Option<Self> {
@@ -44,15 +51,20 @@ impl Ground {
     /// Runs the steps for a process that sleeps, after its birth on v2 too, and returns it.
     fn fill(&mut self, resources: &str) -> Child {
         let sleeper = Command::new("sleep").arg("600").spawn().unwrap();
-        let mut ctx = Ctx { pid: Some(Pid::from_raw(sleeper.id() as i32)), ..Ctx::default() };
+        let mut ctx = Ctx::default();
         for step in self.steps("h-1", resources) {
             self.objects.extend(step.makes());
-            step.run(&mut ctx).unwrap();
+            do_outside(&step, &mut ctx);
         }
-        if let Some(dir) = self.v2_dir() {
-            fs::write(dir.join("cgroup.procs"), sleeper.id().to_string()).unwrap();
-        }
+        self.enter(&sleeper);
         sleeper
+    }
+
+    /// What the jail's side does for itself, done for another process.
+    fn enter(&self, child: &Child) {
+        for dir in self.dirs() {
+            fs::write(dir.join("cgroup.procs"), child.id().to_string()).unwrap();
+        }
     }
 
     fn v2_dir(&self) -> Option<PathBuf> {
@@ -96,14 +108,13 @@ fn a_jail_is_made_found_joined_and_undone_with_its_processes() {
     let Some(mut ground) = Ground::new("all", false) else { return };
     let mut sleeper = ground.fill("{}");
     let mut joined = Command::new("sleep").arg("600").spawn().unwrap();
-    let mut ctx = Ctx { pid: Some(Pid::from_raw(joined.id() as i32)), ..Ctx::default() };
-    for step in join(&ground.objects) {
-        step.run(&mut ctx).unwrap();
+    let mut ctx = Ctx::default();
+    for (.., step) in join(&ground.objects) {
+        do_outside(&step, &mut ctx);
     }
     assert_eq!(ctx.cgroup.is_some(), ground.layout.v2.is_some());
-    if let Some(dir) = ground.v2_dir() {
-        fs::write(dir.join("cgroup.procs"), joined.id().to_string()).unwrap();
-    }
+    assert_eq!(ctx.tasks.len(), ground.layout.v1.len());
+    ground.enter(&joined);
     let mut expected = vec![sleeper.id() as i32, joined.id() as i32];
     expected.sort_unstable();
     assert_eq!(processes(&ground.objects), expected.into_iter().map(Pid::from_raw).collect::<Vec<_>>());

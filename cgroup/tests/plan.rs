@@ -44,44 +44,39 @@ fn v2_enables_what_the_limits_need_from_the_top_downwards() {
     let resources = r#"{"memory":{"limit":4096},"pids":{"limit":9},"devices":[{"allow":false,"access":"rwm"}]}"#;
     let expected = [
         "Cgroup: enable memory and pids for the children of /sys/fs/cgroup",
-        "Cgroup: make cgroup /sys/fs/cgroup/jail",
-        "Cgroup: enable memory and pids for the children of /sys/fs/cgroup/jail",
-        "Cgroup: make cgroup /sys/fs/cgroup/jail/x",
-        "Cgroup: set memory.max to 4096 in /sys/fs/cgroup/jail/x",
-        "Cgroup: set pids.max to 9 in /sys/fs/cgroup/jail/x",
-        "Cgroup: attach a device program of 48 instructions to /sys/fs/cgroup/jail/x",
-        "Cgroup: open cgroup /sys/fs/cgroup/jail/x",
+        "Cgroup: make cgroup /sys/fs/cgroup/jail-x",
+        "Cgroup: set memory.max to 4096 in /sys/fs/cgroup/jail-x",
+        "Cgroup: set pids.max to 9 in /sys/fs/cgroup/jail-x",
+        "Cgroup: attach a device program of 48 instructions to /sys/fs/cgroup/jail-x",
+        "Cgroup: open cgroup /sys/fs/cgroup/jail-x",
     ];
     assert_eq!(text(None, resources, &v2()), expected);
 }
 
 #[test]
 fn v2_without_limits_enables_nothing() {
-    let expected = [
-        "Cgroup: make cgroup /sys/fs/cgroup/jail",
-        "Cgroup: make cgroup /sys/fs/cgroup/jail/x",
-        "Cgroup: open cgroup /sys/fs/cgroup/jail/x",
-    ];
+    let expected = ["Cgroup: make cgroup /sys/fs/cgroup/jail-x", "Cgroup: open cgroup /sys/fs/cgroup/jail-x"];
     assert_eq!(text(None, "{}", &v2()), expected);
 }
 
 #[test]
-fn v1_has_a_directory_in_each_hierarchy_and_attaches_to_all() {
+fn v1_has_a_directory_in_each_hierarchy_and_enters_all() {
     let resources = r#"{"memory":{"limit":4096},"devices":[{"allow":false,"type":"c","major":1,"minor":3}]}"#;
     let expected = [
         "Cgroup: make cgroup /cg/memory/a",
         "Cgroup: set memory.limit_in_bytes to 4096 in /cg/memory/a",
-        "Attach: put the process into /cg/memory/a",
+        "Cgroup: open tasks of /cg/memory/a",
         "Cgroup: make cgroup /cg/cpuset/a",
         "Cgroup: copy the parent's CPUs and memory nodes to /cg/cpuset/a",
-        "Attach: put the process into /cg/cpuset/a",
+        "Cgroup: open tasks of /cg/cpuset/a",
         "Cgroup: make cgroup /cg/devices/a",
         "Cgroup: write 1 device rules in /cg/devices/a",
-        "Attach: put the process into /cg/devices/a",
+        "Cgroup: open tasks of /cg/devices/a",
         "Cgroup: make cgroup /cg/pids/a",
-        "Attach: put the process into /cg/pids/a",
+        "Cgroup: open tasks of /cg/pids/a",
         "Cgroup: make cgroup /cg/freezer/a",
-        "Attach: put the process into /cg/freezer/a",
+        "Cgroup: open tasks of /cg/freezer/a",
+        "Attach: enter the cgroups",
     ];
     assert_eq!(text(Some("/a"), resources, &v1()), expected);
 }
@@ -95,10 +90,11 @@ fn hybrid_takes_each_limit_where_its_controller_is() {
         "Cgroup: set memory.max to 4096 in /cg/unified/a",
         "Cgroup: open cgroup /cg/unified/a",
         "Cgroup: make cgroup /cg/pids/a",
-        "Attach: put the process into /cg/pids/a",
+        "Cgroup: open tasks of /cg/pids/a",
         "Cgroup: make cgroup /cg/cpu,cpuacct/a",
         "Cgroup: set cpu.shares to 512 in /cg/cpu,cpuacct/a",
-        "Attach: put the process into /cg/cpu,cpuacct/a",
+        "Cgroup: open tasks of /cg/cpu,cpuacct/a",
+        "Attach: enter the cgroups",
     ];
     assert_eq!(text(Some("/a"), resources, &hybrid()), expected);
 }

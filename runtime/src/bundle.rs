@@ -47,7 +47,8 @@ pub fn parse(path: PathBuf, text: String, name: &str) -> Result<Bundle> {
     for warning in warnings {
         crate::log::warn(&warning);
     }
-    let config = RawValue::from_string(text).map_err(|error| Error::new(Kind::Invalid, format!("use {name}: {error}")))?;
+    let config =
+        RawValue::from_string(text).map_err(|error| Error::new(Kind::Invalid, format!("use {name}: {error}")))?;
     Ok(Bundle { path, spec, config })
 }
 

@@ -153,7 +153,9 @@ impl Channel {
         match self.receive().doing(|| "hear from process 1")? {
             Some((message, fd)) if message == *wanted => Ok(fd),
             Some((Message::Fault(error), _)) => Err(error),
-            Some((other, _)) => Err(Error::new(Kind::Kernel, format!("hear {wanted:?} from process 1: it said {other:?}"))),
+            Some((other, _)) => {
+                Err(Error::new(Kind::Kernel, format!("hear {wanted:?} from process 1: it said {other:?}")))
+            }
             None => Err(Error::new(Kind::Kernel, "set up process 1: it died without a word")),
         }
     }

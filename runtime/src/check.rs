@@ -155,7 +155,10 @@ fn settings(spec: &Spec, seen: &[LinuxNamespaceType]) -> Result<()> {
             return Err(Error::invalid(format!("use /{key}: it needs a name space of type uts")));
         }
         if name.len() > 64 {
-            return Err(Error::invalid(format!("use /{key}: it has {} characters, at most 64 are allowed", name.len())));
+            return Err(Error::invalid(format!(
+                "use /{key}: it has {} characters, at most 64 are allowed",
+                name.len()
+            )));
         }
     }
     let Some(sysctls) = spec.linux().as_ref().and_then(|linux| linux.sysctl().as_ref()) else { return Ok(()) };

@@ -246,4 +246,3 @@ pub fn start(channel: &Channel) -> Result<()> {
         Some((other, _)) => Err(Error::new(Kind::Kernel, format!("start the program: process 1 said {other:?}"))),
     }
 }
-

@@ -182,7 +182,6 @@ fn plan(request: &Request, jail: &Jail, spec: Spec, document: &Process, cache: O
     Ok(Plan { id: request.id.clone(), bundle, spec, flags: CloneFlags::empty(), steps, program })
 }
 
-
 /// What words on the command line ask for, in the place of a document.
 #[derive(Clone, Debug, Default)]
 pub struct Wish {

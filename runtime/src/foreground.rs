@@ -24,11 +24,14 @@ impl Signals {
     pub fn block() -> Result<Self> {
         let mut set = SigSet::all();
         // What the kernel sends for a fault of our own must end us; a stopped child is none of our business.
-        for kept in [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGILL, Signal::SIGFPE, Signal::SIGABRT, Signal::SIGCHLD] {
+        for kept in [Signal::SIGSEGV, Signal::SIGBUS, Signal::SIGILL, Signal::SIGFPE, Signal::SIGABRT, Signal::SIGCHLD]
+        {
             set.remove(kept);
         }
         set.thread_block().doing(|| "block signals")?;
-        SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK).doing(|| "wait for signals").map(Self)
+        SignalFd::with_flags(&set, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+            .doing(|| "wait for signals")
+            .map(Self)
     }
 }
 

@@ -89,7 +89,8 @@ pub fn spec(name: &str, tree: &str, command: &[String], terminal: bool) -> Resul
     let term = std::env::var("TERM").unwrap_or_else(|_| "xterm".to_owned());
     spec["process"]["env"] = json!([PATH, format!("TERM={term}"), "HOME=/root", "LANG=C.UTF-8"]);
     spec["process"]["cwd"] = json!("/root");
-    let defect = |error: serde_json::Error| Error::new(Kind::Kernel, format!("write the default specification: {error}"));
+    let defect =
+        |error: serde_json::Error| Error::new(Kind::Kernel, format!("write the default specification: {error}"));
     spec["linux"]["seccomp"] = serde_json::to_value(secmodel::profile::default()).map_err(defect)?;
     let text = spec.to_string();
     serde_json::from_value(spec).map(|spec| (spec, text)).map_err(defect)

@@ -85,13 +85,7 @@ struct Image {
     env: Vec<CString>,
 }
 
-fn prepare(
-    plan: &Plan,
-    ctx: &mut Ctx,
-    channel: &mut Channel,
-    starter: Starter,
-    held: Option<RawFd>,
-) -> Result<Image> {
+fn prepare(plan: &Plan, ctx: &mut Ctx, channel: &mut Channel, starter: Starter, held: Option<RawFd>) -> Result<Image> {
     die_with_parent().doing(|| "tie process 1 to the runtime")?;
     // Before the first instruction that a process of the jail could see: nothing inside may trace it or look into it.
     set_dumpable(false).doing(|| "make process 1 not dumpable")?;
@@ -164,9 +158,8 @@ fn wait_for_start(listener: &OwnedFd) -> Result<Channel> {
 fn finish(plan: &Plan, ctx: &mut Ctx, channel: &Channel, image: &Image) -> Error {
     let done = (|| {
         let ready = plan.steps.partition_point(|planned| planned.rank <= Rank::Ready);
-        let (before, confine) = plan.steps[ready..].split_at(
-            plan.steps[ready..].partition_point(|planned| planned.rank < Rank::Confine),
-        );
+        let (before, confine) =
+            plan.steps[ready..].split_at(plan.steps[ready..].partition_point(|planned| planned.rank < Rank::Confine));
         walk(Side::Jail, plan, before, ctx, channel)?;
         // Before the filter, which may forbid to speak. A fault can still follow.
         channel.send(&Message::Exec, None).doing(|| "report that the program starts")?;

@@ -96,8 +96,9 @@ impl Jail {
     /// As [`Jail::state`].
     pub fn spec(&self) -> Result<Spec> {
         let text = self.state()?.config.get();
-        serde_json::from_str(text)
-            .map_err(|error| Error::new(Kind::WrongState, format!("read the specification of {}: {error}", self.entry.id)))
+        serde_json::from_str(text).map_err(|error| {
+            Error::new(Kind::WrongState, format!("read the specification of {}: {error}", self.entry.id))
+        })
     }
 
     /// Its process 1, if one was ever written down.
@@ -183,7 +184,10 @@ impl Jail {
                 Status::Broken(reason) => format!("it is broken: {reason}"),
                 other => format!("container is not stopped: it is {other}"),
             };
-            return Err(Error::new(Kind::WrongState, format!("delete {id}: {reason} (`jail delete --force {id}` ends it)")));
+            return Err(Error::new(
+                Kind::WrongState,
+                format!("delete {id}: {reason} (`jail delete --force {id}` ends it)"),
+            ));
         }
         jail.end()?;
         undo(&jail.all_objects(path))?;
@@ -335,7 +339,17 @@ impl Summary {
     fn broken(id: JailId, reason: String) -> Self {
         let status = Status::Broken(reason);
         let annotations = std::collections::BTreeMap::new();
-        Self { id, status, pid: None, bundle: None, created: None, owner: None, version: None, rootfs: None, annotations }
+        Self {
+            id,
+            status,
+            pid: None,
+            bundle: None,
+            created: None,
+            owner: None,
+            version: None,
+            rootfs: None,
+            annotations,
+        }
     }
 }
 
@@ -361,4 +375,3 @@ pub fn list(root: &Path) -> Result<Vec<Summary>> {
 pub fn control(entry: &Entry) -> PathBuf {
     entry.path().join(store::CONTROL)
 }
-

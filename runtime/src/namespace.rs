@@ -69,10 +69,7 @@ pub fn is_new(spec: &Spec, kind: LinuxNamespaceType) -> bool {
 
 /// The maps as the kernel reads them. Source: user_namespaces(7).
 pub fn map(list: Option<&Vec<LinuxIdMapping>>) -> String {
-    list.into_iter()
-        .flatten()
-        .map(|map| format!("{} {} {}\n", map.container_id(), map.host_id(), map.size()))
-        .collect()
+    list.into_iter().flatten().map(|map| format!("{} {} {}\n", map.container_id(), map.host_id(), map.size())).collect()
 }
 
 impl Step {

@@ -143,7 +143,11 @@ impl fmt::Display for Plan {
             let side = if planned.side == Side::Host { "host" } else { "jail" };
             writeln!(f, "{side}  {}", planned.step)?;
         }
-        writeln!(f, "jail  execute {}", self.program.args.first().map_or_else(Default::default, |arg| arg.to_string_lossy()))
+        writeln!(
+            f,
+            "jail  execute {}",
+            self.program.args.first().map_or_else(Default::default, |arg| arg.to_string_lossy())
+        )
     }
 }
 
@@ -188,7 +192,11 @@ pub fn plan(input: &Input<'_>) -> Result<Plan> {
     let path = linux.cgroups_path().as_deref();
     let cgroups = cgroup::plan(path, input.id.as_str(), input.mark, resources, input.layout)?;
     let hierarchies = hierarchies(&cgroups, input.layout);
-    planner.steps.extend(cgroups.into_iter().map(|(rank, side, step)| Planned { rank, side, step: Step::Cgroup(step) }));
+    planner.steps.extend(cgroups.into_iter().map(|(rank, side, step)| Planned {
+        rank,
+        side,
+        step: Step::Cgroup(step),
+    }));
 
     let flags = planner.namespaces(spec, input.layout);
     planner.storage(input, &hierarchies)?;
@@ -291,7 +299,11 @@ impl Planner {
         let sources = steps.iter().filter(|(rank, ..)| *rank == Rank::Source).count();
         // The masks take two more: the null device and the empty directory.
         self.slot += sources + 2;
-        self.steps.extend(steps.into_iter().map(|(rank, side, step)| Planned { rank, side, step: Step::Storage(step) }));
+        self.steps.extend(steps.into_iter().map(|(rank, side, step)| Planned {
+            rank,
+            side,
+            step: Step::Storage(step),
+        }));
         Ok(())
     }
 
@@ -335,10 +347,8 @@ impl Planner {
     }
 
     fn console(&mut self, process: &Process, input: &Input<'_>) {
-        let size = process
-            .console_size()
-            .map(|size| (size.height() as u16, size.width() as u16))
-            .or(input.terminal_size);
+        let size =
+            process.console_size().map(|size| (size.height() as u16, size.width() as u16)).or(input.terminal_size);
         let slot = input.console_socket.map(|path| {
             let slot = self.next_slot();
             let step = console::Step::Connect { path: path.to_owned(), slot };
@@ -421,7 +431,12 @@ pub fn program(process: &Process) -> Result<Program> {
     };
     let env = strings(process.env(), "/process/env")?;
     let value = |name: &str| {
-        process.env().iter().flatten().rev().find_map(|word| word.strip_prefix(name)?.strip_prefix('=').map(str::to_owned))
+        process
+            .env()
+            .iter()
+            .flatten()
+            .rev()
+            .find_map(|word| word.strip_prefix(name)?.strip_prefix('=').map(str::to_owned))
     };
     let search = value("PATH").unwrap_or_else(|| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into());
     Ok(Program {

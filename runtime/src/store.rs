@@ -138,7 +138,9 @@ impl Store {
         match mkdirat(&self.fd, id.as_str(), Mode::S_IRWXU) {
             Ok(()) => self.entry(id),
             Err(Errno::EEXIST) => {
-                let way = format!("create {id}: a jail with that name already exists (`jail delete --force {id}` removes it)");
+                let way = format!(
+                    "create {id}: a jail with that name already exists (`jail delete --force {id}` removes it)"
+                );
                 Err(Error::new(Kind::Exists, way))
             }
             Err(errno) => Err(Error::kernel(format!("make the folder of {id} in {}", self.path.display()), errno)),
@@ -178,8 +180,7 @@ impl Store {
     /// As unlinkat(2), naming what cannot be removed.
     pub fn remove(&self, entry: &Entry) -> Result<()> {
         for name in FILES {
-            unlink(&entry.fd, name, UnlinkatFlags::NoRemoveDir)
-                .doing(|| format!("remove {name} of {}", entry.id))?;
+            unlink(&entry.fd, name, UnlinkatFlags::NoRemoveDir).doing(|| format!("remove {name} of {}", entry.id))?;
         }
         match unlink(&self.fd, entry.id.as_str(), UnlinkatFlags::RemoveDir) {
             // Files of a newer version, or a stranger's: a forced delete is what ends them.
@@ -210,7 +211,8 @@ fn unlink(folder: &OwnedFd, name: &str, flags: UnlinkatFlags) -> nix::Result<()>
 
 /// Removes every file in a folder, and empty folders.
 fn clear(folder: &OwnedFd) -> nix::Result<()> {
-    let names: Vec<_> = Dir::openat(folder, ".", FOLDER, Mode::empty())?.iter().filter_map(|entry| entry.ok()).collect();
+    let names: Vec<_> =
+        Dir::openat(folder, ".", FOLDER, Mode::empty())?.iter().filter_map(|entry| entry.ok()).collect();
     for entry in names.iter().filter(|entry| !matches!(entry.file_name().to_bytes(), b"." | b"..")) {
         match unlinkat(folder, entry.file_name(), UnlinkatFlags::NoRemoveDir) {
             Err(Errno::EISDIR | Errno::EPERM) => unlinkat(folder, entry.file_name(), UnlinkatFlags::RemoveDir)?,
@@ -250,7 +252,8 @@ impl Entry {
     /// As open(2) and write(2).
     pub fn write(&self, state: &State) -> Result<OwnedFd> {
         let step = || format!("write the state of {}", self.id);
-        let text = serde_json::to_vec(state).map_err(|error| Error::new(Kind::Kernel, format!("{}: {error}", step())))?;
+        let text =
+            serde_json::to_vec(state).map_err(|error| Error::new(Kind::Kernel, format!("{}: {error}", step())))?;
         let flags = OFlag::O_RDWR | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
         let fd = openat(&self.fd, STATE, flags, Mode::from_bits_truncate(0o600)).doing(step)?;
         let mut file = File::from(fd);
@@ -273,7 +276,10 @@ impl Entry {
         };
         let mut file = File::from(fd);
         let mut text = Vec::new();
-        (&mut file).take(32 << 20).read_to_end(&mut text).map_err(|error| format!("its state cannot be read: {error}"))?;
+        (&mut file)
+            .take(32 << 20)
+            .read_to_end(&mut text)
+            .map_err(|error| format!("its state cannot be read: {error}"))?;
         let state: State = serde_json::from_slice(&text).map_err(|error| format!("its state is damaged: {error}"))?;
         match state.version {
             VERSION => Ok((state, OwnedFd::from(file))),

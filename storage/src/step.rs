@@ -130,8 +130,9 @@ impl Step {
                 ctx.keep(*slot, null_device()?);
                 Ok(())
             }
-            Self::Private => mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
-                .doing(step),
+            Self::Private => {
+                mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>).doing(step)
+            }
             Self::Root { slot } => {
                 let tree = kept(ctx, *slot)?;
                 attach_root(&tree).doing(step)?;
@@ -158,7 +159,9 @@ impl Step {
                 attach(&tree, &place).doing(step)
             }
             Self::Mount(new) => new.mount(root(ctx)?).map(drop),
-            Self::Seal { path } | Self::ReadOnly { path } => read_only(root(ctx)?, path, matches!(self, Self::Seal { .. })),
+            Self::Seal { path } | Self::ReadOnly { path } => {
+                read_only(root(ctx)?, path, matches!(self, Self::Seal { .. }))
+            }
             Self::Node(device) => device.make(root(ctx)?),
             Self::Link { path, to } => {
                 let (above, name) = beneath::parent(root(ctx)?, path)?;
@@ -346,8 +349,8 @@ impl Device {
         let found = beneath::open_with(root, &self.path, flags, ResolveFlag::empty()).doing(step)?;
         let stat = fstat(&found).doing(step)?;
         let kind = SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT;
-        let right = kind == self.kind
-            && (kind == SFlag::S_IFIFO || stat.st_rdev == makedev(self.number.0, self.number.1));
+        let right =
+            kind == self.kind && (kind == SFlag::S_IFIFO || stat.st_rdev == makedev(self.number.0, self.number.1));
         match right {
             true => Ok(()),
             false => Err(Error::new(Kind::Exists, format!("{}: another file is in its place", step()))),

@@ -103,7 +103,9 @@ fn reason(errno: Errno) -> String {
     let mut letters = text.chars();
     match (letters.next(), letters.next()) {
         // An abbreviation, such as "I/O error", stays as it is.
-        (Some(first), Some(second)) if second.is_lowercase() => first.to_lowercase().to_string() + &text[first.len_utf8()..],
+        (Some(first), Some(second)) if second.is_lowercase() => {
+            first.to_lowercase().to_string() + &text[first.len_utf8()..]
+        }
         _ => text.to_owned(),
     }
 }

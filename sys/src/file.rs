@@ -69,9 +69,8 @@ pub fn is_held(file: impl AsFd) -> nix::Result<bool> {
 /// `EOPNOTSUPP` where the file system has none.
 pub fn set_xattr(file: impl AsFd, name: &CStr, value: &[u8]) -> nix::Result<()> {
     // SAFETY: `name` is a C string, and `value` is passed with its length; both outlive the call.
-    let ret = unsafe {
-        libc::fsetxattr(file.as_fd().as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0)
-    };
+    let ret =
+        unsafe { libc::fsetxattr(file.as_fd().as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
     Errno::result(ret).map(drop)
 }
 
@@ -82,9 +81,8 @@ pub fn set_xattr(file: impl AsFd, name: &CStr, value: &[u8]) -> nix::Result<()> 
 pub fn get_xattr(file: impl AsFd, name: &CStr) -> nix::Result<Option<Vec<u8>>> {
     let mut value = vec![0; 255];
     // SAFETY: `name` is a C string, and `value` is passed with its capacity; both outlive the call.
-    let ret = unsafe {
-        libc::fgetxattr(file.as_fd().as_raw_fd(), name.as_ptr(), value.as_mut_ptr().cast(), value.len())
-    };
+    let ret =
+        unsafe { libc::fgetxattr(file.as_fd().as_raw_fd(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
     match Errno::result(ret) {
         Ok(len) => {
             value.truncate(len as usize);

@@ -123,12 +123,8 @@ pub fn attach(tree: impl AsFd, target: impl AsFd) -> nix::Result<()> {
 /// # Errors
 /// `EPERM` for a locked attribute, `EINVAL` for bits that the kernel does not know.
 pub fn mount_setattr(tree: impl AsFd, recursive: bool, attr: &MountAttr) -> nix::Result<()> {
-    let raw = libc::mount_attr {
-        attr_set: attr.set,
-        attr_clr: attr.clear,
-        propagation: attr.propagation,
-        userns_fd: 0,
-    };
+    let raw =
+        libc::mount_attr { attr_set: attr.set, attr_clr: attr.clear, propagation: attr.propagation, userns_fd: 0 };
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: `raw` outlives the call and its true size is passed.
     let ret = unsafe {

@@ -110,9 +110,8 @@ pub fn prlimit(pid: Pid, resource: u32, soft: u64, hard: u64) -> nix::Result<()>
 /// `ENOSYS` where the kernel has no keyrings, `EDQUOT` where the user's quota of keys is spent.
 pub fn new_session_keyring() -> nix::Result<()> {
     // SAFETY: a null name asks for an anonymous keyring; no memory is passed.
-    let ret = unsafe {
-        libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>())
-    };
+    let ret =
+        unsafe { libc::syscall(libc::SYS_keyctl, libc::KEYCTL_JOIN_SESSION_KEYRING, std::ptr::null::<libc::c_char>()) };
     Errno::result(ret).map(drop)
 }
 
