@@ -30,7 +30,7 @@ demo: root build ## Show a jail: build the program, make a jail on a clone of th
 test: tools packages ## Run every test; without root, every test that can do without
 	cargo build --workspace --bins --locked
 	@[ "$$(id -u)" = 0 ] || echo "make test: not root, so the tests that need it say \"skipped: needs root\""
-	cargo test --workspace --locked -- --show-output
+	cargo test --workspace --locked --no-fail-fast -- --show-output
 
 .PHONY: bench
 bench: root build packages ## Measure this program beside crun, runc, bubblewrap and the bare floor (BENCH='--rounds N …')

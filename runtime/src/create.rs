@@ -182,8 +182,6 @@ impl Making<'_> {
         match cloned.doing(|| "clone process 1 into its name spaces")? {
             Fork::Child => {
                 drop(mine);
-                // The lock on the folder is shared with the runtime, and must end when the runtime lets it go.
-                let _ = nix::unistd::close(self.entry.fd.as_raw_fd());
                 let starter = listener.map_or(Starter::Maker, Starter::Socket);
                 init::become_program(&self.plan, std::mem::take(ctx), theirs, starter, Some(held))
             }

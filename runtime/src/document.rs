@@ -49,7 +49,7 @@ pub fn parse<T: DeserializeOwned>(text: &str, name: &str) -> Result<(T, Vec<Stri
     let mut json = serde_json::Deserializer::from_str(text);
     let parsed = {
         let tracked = serde_path_to_error::Deserializer::new(&mut json, &mut track);
-        serde_ignored::deserialize(tracked, |path| unknown.push(format!("/{}", path.to_string().replace('.', "/"))))
+        serde_ignored::deserialize(tracked, |path| unknown.push(place(&path)))
     };
     let parsed: T = parsed.map_err(|error: serde_json::Error| {
         let (line, column) = (error.line(), error.column());
@@ -65,6 +65,18 @@ pub fn parse<T: DeserializeOwned>(text: &str, name: &str) -> Result<(T, Vec<Stri
     unknown.sort();
     let warnings = unknown.into_iter().map(|place| format!("{name}: unknown property {place} is ignored")).collect();
     Ok((parsed, warnings))
+}
+
+/// The place of an ignored property as a JSON pointer.
+fn place(path: &serde_ignored::Path<'_>) -> String {
+    use serde_ignored::Path;
+    match path {
+        Path::Root => String::new(),
+        Path::Seq { parent, index } => format!("{}/{index}", place(parent)),
+        Path::Map { parent, key } => format!("{}/{key}", place(parent)),
+        // Not in the text, only in our types.
+        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => place(parent),
+    }
 }
 
 /// A path of serde as a JSON pointer (RFC 6901).
@@ -129,7 +141,7 @@ mod tests {
 "process":{"cwd":"/","user":{"uid":"nobody","gid":0}}}"#;
         assert_eq!(
             refusal(text),
-            "cannot use config.json:2:42: /process/user/uid: invalid type: string \"nobody\", expected u32"
+            "cannot use config.json:2:43: /process/user/uid: invalid type: string \"nobody\", expected u32"
         );
     }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use base::JailId;
 use nix::dir::Dir;
 use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg, OFlag, open, openat};
+use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::{Mode, fstat, fstatat, mkdirat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 use serde::{Deserialize, Serialize};
@@ -227,18 +227,21 @@ impl Entry {
     ///
     /// # Errors
     /// `WrongState` where another verb does not finish within [`PATIENCE`].
-    pub fn lock(&self) -> Result<Flock<OwnedFd>> {
+    pub fn lock(&self) -> Result<OwnedFd> {
         let step = || format!("lock jail {}", self.id);
-        let mut fd = self.fd.try_clone().doing(step)?;
+        // Opened anew: a lock belongs to an open file description, and ends when that is closed.
+        let lock = openat(&self.fd, ".", FOLDER, Mode::empty()).doing(step)?;
         let start = Instant::now();
         loop {
-            match Flock::lock(fd, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => return Ok(lock),
-                Err((again, Errno::EWOULDBLOCK)) if start.elapsed() < PATIENCE => fd = again,
-                Err((_, Errno::EWOULDBLOCK)) => {
+            match sys::file::lock(&lock) {
+                Ok(()) => return Ok(lock),
+                Err(Errno::EWOULDBLOCK) if start.elapsed() < PATIENCE => {}
+                Err(Errno::EWOULDBLOCK) => {
                     return Err(Error::new(Kind::WrongState, format!("{}: another verb is at work on it", step())));
                 }
-                Err((_, errno)) => return Err(Error::kernel(step(), errno)),
+                // A signal: nothing was locked.
+                Err(Errno::EINTR) => continue,
+                Err(errno) => return Err(Error::kernel(step(), errno)),
             }
             // flock(2) has no time limit of its own, and a blocking one could hang on a hook of another verb.
             std::thread::sleep(Duration::from_millis(2));

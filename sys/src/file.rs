@@ -37,6 +37,17 @@ pub fn close_all_but(keep: &[RawFd]) -> nix::Result<()> {
     Ok(())
 }
 
+/// Locks an open file or directory until it is closed, without waiting. Source: flock(2), LOCK_EX | LOCK_NB.
+///
+/// nix's own `Flock` panics where the unlock is refused, and closing cannot be.
+///
+/// # Errors
+/// `EWOULDBLOCK` where another open file description has the lock.
+pub fn lock(file: impl AsFd) -> nix::Result<()> {
+    // SAFETY: no memory is passed.
+    Errno::result(unsafe { libc::flock(file.as_fd().as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }).map(drop)
+}
+
 fn whole_file(kind: i32) -> libc::flock {
     libc::flock { l_type: kind as i16, l_whence: libc::SEEK_SET as i16, l_start: 0, l_len: 0, l_pid: 0 }
 }

@@ -27,11 +27,13 @@ pub(crate) fn reap_orphans(command: i32) {
     if !ADOPTS.load(Ordering::Relaxed) {
         return;
     }
-    let peek = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT | WaitPidFlag::__WALL;
+    // Only this thread's children: a wait of any kind would take away the stops of another thread's tracees.
+    let own = WaitPidFlag::WNOHANG | WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
+    let peek = own | WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
     while let Ok(status) = waitid(Id::All, peek) {
         match status.pid() {
             Some(pid) if pid.as_raw() != command => {
-                let _ = waitpid(pid, Some(WaitPidFlag::WNOHANG | WaitPidFlag::__WALL));
+                let _ = waitpid(pid, Some(own));
             }
             _ => return,
         }

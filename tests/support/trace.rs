@@ -7,7 +7,7 @@ use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{RecvTimeoutError, channel};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use nix::sys::ptrace::{self, Options};
 use nix::sys::signal::Signal;
@@ -80,7 +80,14 @@ pub fn run(
     act: &mut (dyn FnMut(&Call) -> Act + Send),
 ) -> Traced {
     // The kernel lets all tracees of a thread go when the thread ends: no stop has to be waited for.
-    std::thread::scope(|scope| scope.spawn(|| trace(command, follow, also, limit, act)).join()).expect("the tracer")
+    std::thread::scope(|scope| {
+        let tracer = scope.spawn(|| trace(command, follow, also, limit, act));
+        while !tracer.is_finished() {
+            processes::reap_orphans(0);
+            std::thread::sleep(Duration::from_millis(1));
+        }
+        tracer.join().expect("the tracer")
+    })
 }
 
 fn trace(
@@ -108,14 +115,10 @@ fn trace(
     let status = std::thread::scope(|scope| {
         let hung = &hung;
         scope.spawn(move || {
-            let late = Instant::now() + limit;
-            while end.recv_timeout(Duration::from_millis(5)) == Err(RecvTimeoutError::Timeout) {
-                processes::reap_orphans(main);
-                if Instant::now() > late {
-                    hung.store(true, Ordering::Relaxed);
-                    // Not yet waited for, so the number is still its own.
-                    kill_tree(main);
-                }
+            if end.recv_timeout(limit) == Err(RecvTimeoutError::Timeout) {
+                hung.store(true, Ordering::Relaxed);
+                // Not yet waited for, so the number is still its own.
+                kill_tree(main);
             }
         });
         let status = tracer.follow(act);

@@ -1,0 +1,152 @@
+//! The planner on invented hosts: no system is looked at, and every plan is compared to the letter.
+// clippy.toml allows it in functions with #[test] only, not in those that they share.
+#![allow(clippy::unwrap_used)]
+
+use std::path::Path;
+
+use base::{JailId, Rank};
+use cgroup::{Hierarchy, Layout};
+use oci_spec::runtime::Spec;
+use runtime::plan::{Input, Plan, plan};
+use serde_json::{Value, json};
+
+fn hierarchy(mount: &str, controllers: &[&str]) -> Hierarchy {
+    let controllers = controllers.iter().map(ToString::to_string).collect();
+    Hierarchy { mount: mount.into(), controllers, own: "/".into() }
+}
+
+fn v2() -> Layout {
+    Layout { v2: Some(hierarchy("/sys/fs/cgroup", &["cpu", "memory", "pids"])), v1: Vec::new() }
+}
+
+fn hybrid() -> Layout {
+    Layout {
+        v2: Some(hierarchy("/sys/fs/cgroup/unified", &[])),
+        v1: vec![hierarchy("/sys/fs/cgroup/memory", &["memory"])],
+    }
+}
+
+fn minimal() -> Value {
+    json!({
+        "ociVersion": "1.2.0",
+        "process": { "user": { "uid": 0, "gid": 0 }, "args": ["true"], "cwd": "/", "noNewPrivileges": true },
+        "root": { "path": "rootfs" },
+        "mounts": [{ "destination": "/proc", "type": "proc", "source": "proc" }],
+        "linux": { "namespaces": [{ "type": "pid" }, { "type": "mount" }, { "type": "cgroup" }, { "type": "uts" }] },
+    })
+}
+
+fn planned(spec: &Value, layout: &Layout) -> sys::Result<Plan> {
+    let spec: Spec = serde_json::from_value(spec.clone()).unwrap();
+    plan(&Input {
+        id: &JailId::new("x").unwrap(),
+        bundle: Path::new("/bundle"),
+        spec: &spec,
+        layout,
+        mark: "hash-1",
+        console_socket: None,
+        terminal_size: None,
+        new_keyring: true,
+        confinement: secmodel::Confinement {
+            uid: 0.into(),
+            gid: 0.into(),
+            groups: Vec::new(),
+            setgroups: true,
+            umask: Some(0o022),
+            caps: secmodel::Caps::default(),
+            no_new_privs: true,
+            filter: None,
+        },
+        may_raise: true,
+        clone: None,
+    })
+}
+
+/// The lines between the device nodes and links, which every jail has, and the confinement.
+fn text(spec: &Value, layout: &Layout) -> Vec<String> {
+    let plan = planned(spec, layout).unwrap().to_string();
+    let usual = |line: &&str| !line.contains("make device /dev/") && !line.contains("link /dev/");
+    plan.lines().filter(usual).map(str::to_owned).collect()
+}
+
+#[test]
+fn on_pure_v2_a_jail_is_born_into_its_cgroup() {
+    let expected = [
+        "host  make cgroup /sys/fs/cgroup/jail-x",
+        "host  open cgroup /sys/fs/cgroup/jail-x",
+        "host  use /bundle/rootfs of the host",
+        "host  clone process 1",
+        "jail  make a session",
+        "jail  make a session keyring",
+        "jail  make the mounts of the jail private",
+        "jail  attach the root",
+        "jail  mount proc on /proc",
+        "jail  change to the new root",
+        "jail  use / as working directory",
+        "jail  wait for start",
+    ];
+    assert_eq!(text(&minimal(), &v2())[..expected.len()], expected);
+}
+
+#[test]
+fn on_v1_the_cgroup_name_space_is_made_inside_the_cgroup() {
+    let lines = text(&minimal(), &hybrid());
+    let at = |line: &str| lines.iter().position(|found| found == line).unwrap_or_else(|| panic!("{line}: {lines:#?}"));
+    assert!(at("host  clone process 1") < at("jail  enter the cgroups"));
+    assert!(at("jail  enter the cgroups") < at("jail  make the cgroup name space"));
+}
+
+#[test]
+fn the_program_is_the_last_line_and_the_filter_stands_right_before_it() {
+    let lines = text(&minimal(), &v2());
+    assert_eq!(lines.last().unwrap(), "jail  execute true");
+    assert!(lines[lines.len() - 2].contains("no_new_privs"), "{lines:#?}");
+}
+
+#[test]
+fn no_mount_may_hide_proc_or_the_root() {
+    for (target, kind) in [("/proc/sys", "tmpfs"), ("/proc/self/attr", "tmpfs"), ("/proc", "tmpfs"), ("/dev/..", "tmpfs")] {
+        let mut spec = minimal();
+        spec["mounts"] = json!([{ "destination": target, "type": kind, "source": "none" }]);
+        let refusal = planned(&spec, &v2()).unwrap_err().to_string();
+        assert!(refusal.starts_with("cannot use /mounts/0/destination"), "{target}: {refusal}");
+    }
+}
+
+#[test]
+fn every_target_of_a_plan_is_clean() {
+    let mut spec = minimal();
+    spec["mounts"] = json!([{ "destination": "/a/../../../b/./c", "type": "tmpfs", "source": "none" }]);
+    assert!(text(&spec, &v2()).contains(&"jail  mount tmpfs on /b/c".to_owned()));
+}
+
+#[test]
+fn steps_never_leave_the_order_of_their_ranks() {
+    let mut spec = minimal();
+    spec["hostname"] = json!("x");
+    spec["process"]["rlimits"] = json!([{ "type": "RLIMIT_NOFILE", "soft": 64, "hard": 64 }]);
+    spec["linux"]["maskedPaths"] = json!(["/proc/kcore"]);
+    spec["linux"]["sysctl"] = json!({ "net.ipv4.ip_forward": "1" });
+    for layout in [v2(), hybrid()] {
+        let ranks: Vec<Rank> = planned(&spec, &layout).unwrap().steps.iter().map(|planned| planned.rank).collect();
+        assert!(ranks.is_sorted(), "{ranks:?}");
+    }
+}
+
+#[test]
+fn the_same_input_gives_the_same_plan() {
+    let mut spec = minimal();
+    spec["linux"]["sysctl"] = json!({ "net.a": "1", "net.b": "2", "net.c": "3", "net.d": "4", "net.e": "5" });
+    let first = text(&spec, &v2());
+    for _ in 0..20 {
+        assert_eq!(text(&spec, &v2()), first);
+    }
+}
+
+#[test]
+fn a_limit_of_a_controller_that_is_not_there_is_refused_by_name() {
+    let mut spec = minimal();
+    spec["linux"]["resources"] = json!({ "memory": { "limit": 4096 } });
+    let refusal = planned(&spec, &Layout::default()).unwrap_err().to_string();
+    assert!(refusal.contains("/linux/resources/memory/limit") && refusal.contains("memory controller"), "{refusal}");
+}
