@@ -55,11 +55,9 @@ pub enum Rank {
     Check,
     /// The jail is created, and waits for `start`.
     Ready,
-    /// Hooks of `start`, still with every privilege.
-    HookStart,
     /// Limits: after the last descriptor was opened.
     Limit,
-    /// Capabilities, user, seccomp: last, and in the order that `secmodel` gives them.
+    /// Capabilities, user, hooks of `start`, seccomp: last, and in the order that `secmodel` gives them.
     Confine,
 }
 

@@ -89,12 +89,11 @@ pub fn make(request: &Request, wait: bool) -> Result<Made> {
     let cache = store.cache()?;
     let (plan, mark) = plan(request, Some(&cache))?;
     let entry = store.reserve(&request.id)?;
-    let lock = entry.lock()?;
     let mut making = Making { request, plan, entry, objects: Vec::new(), child: None };
-    match making.go(&mark, wait) {
-        Ok((channel, terminal)) => {
+    let made = making.entry.lock().and_then(|lock| making.go(&mark, wait).map(|made| (made, lock)));
+    match made {
+        Ok(((channel, terminal), _lock)) => {
             let Making { entry, child, .. } = making;
-            drop(lock);
             let child = child.ok_or_else(|| Error::new(Kind::Kernel, "make the jail: it has no process 1"))?;
             Ok(Made { entry, child, channel, terminal })
         }

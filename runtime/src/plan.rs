@@ -209,15 +209,12 @@ pub fn plan(input: &Input<'_>) -> Result<Plan> {
         let (rank, side) = match moment {
             Moment::Prestart | Moment::CreateRuntime => (Rank::HookRuntime, Side::Host),
             Moment::CreateContainer => (Rank::HookContainer, Side::Jail),
-            Moment::StartContainer => (Rank::HookStart, Side::Jail),
-            // Not of the jail's making: `start` and `delete` run these.
-            Moment::Poststart | Moment::Poststop => continue,
+            // `start` and `delete` run these, and those of startContainer come with the confinement.
+            Moment::StartContainer | Moment::Poststart | Moment::Poststop => continue,
         };
         planner.push(rank, side, Step::Hook(at, hook.clone(), moment));
     }
-    for step in secmodel::plan(input.confinement.clone()) {
-        planner.push(Rank::Confine, Side::Jail, Step::Secmodel(step));
-    }
+    planner.confinement(input);
     // Stable: within a rank the order of the leaf stays.
     planner.steps.sort_by_key(|planned| planned.rank);
     Ok(Plan {
@@ -359,6 +356,19 @@ impl Planner {
         self.push(Rank::Console, Side::Jail, Step::Console(make));
         if slot.is_none() {
             self.push(Rank::Console, Side::Host, Step::Console(console::Step::Take));
+        }
+    }
+
+    /// The confinement, and in it the hooks of startContainer: their programs come from the image, so that they get no
+    /// more than the jail's own. The filter is made for that one alone and is loaded behind them, where it can be.
+    fn confinement(&mut self, input: &Input<'_>) {
+        let mut steps: Vec<Step> = secmodel::plan(input.confinement.clone()).into_iter().map(Step::Secmodel).collect();
+        let filter = steps.iter().position(|step| matches!(step, Step::Secmodel(secmodel::Step::Seccomp(_))));
+        let at = filter.filter(|_| input.confinement.no_new_privs).unwrap_or(steps.len());
+        let hooks = hooks::all(input.spec).into_iter().filter(|(.., moment)| *moment == Moment::StartContainer);
+        steps.splice(at..at, hooks.map(|(at, hook, moment)| Step::Hook(at, hook.clone(), moment)));
+        for step in steps {
+            self.push(Rank::Confine, Side::Jail, step);
         }
     }
 

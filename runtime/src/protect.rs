@@ -9,6 +9,7 @@ use std::os::unix::ffi::OsStrExt;
 
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::libc;
+use nix::sys::prctl::set_dumpable;
 use nix::sys::statvfs::{FsFlags, statvfs};
 use nix::unistd::execveat;
 use sys::mount::{MountAttr, clone_tree, mount_setattr};
@@ -17,6 +18,9 @@ use sys::{Doing, Error, Kind, Result};
 /// Set for the second start only. A caller who sets it gains nothing: the mount is looked at as well.
 const MARK: &str = "_JAIL_READ_ONLY";
 
+/// What of the caller's environment the runtime itself uses. The rest, which may hold secrets, does not come along.
+const KEPT: [&str; 1] = ["TERM"];
+
 /// Makes sure that this process runs from a read-only clone, by starting it again where it does not.
 ///
 /// Must come before anything has an effect.
@@ -24,24 +28,37 @@ const MARK: &str = "_JAIL_READ_ONLY";
 /// # Errors
 /// Where the clone cannot be made: no jail is entered without it.
 pub fn ensure() -> Result<()> {
-    let step = || "run from a read-only clone of the program file";
-    let again = std::env::var_os(MARK).is_some();
-    if again {
-        let found = statvfs("/proc/self/exe").doing(step)?;
-        return match found.flags().contains(FsFlags::ST_RDONLY) {
-            true => Ok(()),
-            false => Err(Error::new(Kind::Denied, format!("{}: {MARK} is set, but the file can be written", step()))),
-        };
+    if std::env::var_os(MARK).is_some() {
+        return is_ensured();
     }
     let tree = clone_tree(AT_FDCWD, c"/proc/self/exe", false).doing(step)?;
     let attr = MountAttr { set: libc::MOUNT_ATTR_RDONLY, ..MountAttr::default() };
     mount_setattr(&tree, false, &attr).doing(step)?;
     let text = |bytes: &[u8]| CString::new(bytes).map_err(|_| Error::new(Kind::Invalid, step()));
     let args = std::env::args_os().map(|arg| text(arg.as_bytes())).collect::<Result<Vec<_>>>()?;
-    let mut env = std::env::vars_os()
-        .map(|(name, value)| text(&[name.as_bytes(), b"=", value.as_bytes()].concat()))
-        .collect::<Result<Vec<_>>>()?;
-    env.push(text(format!("{MARK}=1").as_bytes())?);
+    let mut env = vec![text(format!("{MARK}=1").as_bytes())?];
+    for name in KEPT {
+        if let Some(value) = std::env::var_os(name) {
+            env.push(text(&[name.as_bytes(), b"=", value.as_bytes()].concat())?);
+        }
+    }
     let Err(errno) = execveat(&tree, c"", &args, &env, AtFlags::AT_EMPTY_PATH);
     Err(Error::kernel(step(), errno))
+}
+
+/// Checks that this process runs from a read-only clone, and lets nothing look into it from here on.
+///
+/// # Errors
+/// `Denied` where the program file could be written.
+pub fn is_ensured() -> Result<()> {
+    match statvfs("/proc/self/exe").doing(step)?.flags().contains(FsFlags::ST_RDONLY) {
+        // Inherited by what is cloned: nothing in a jail may look into a process on its way there. (A jail that was
+        // given CAP_SYS_PTRACE and no user name space of its own still may; SECURITY.md says so.)
+        true => set_dumpable(false).doing(|| "make the runtime not dumpable"),
+        false => Err(Error::new(Kind::Denied, format!("{}: it can be written to", step()))),
+    }
+}
+
+fn step() -> &'static str {
+    "run from a read-only clone of the program file"
 }

@@ -136,7 +136,11 @@ impl Store {
     /// `Exists` where there is one; of several that try at once, one has no error.
     pub fn reserve(&self, id: &JailId) -> Result<Entry> {
         match mkdirat(&self.fd, id.as_str(), Mode::S_IRWXU) {
-            Ok(()) => self.entry(id),
+            // Made by us and of no use: what cannot be opened goes again.
+            Ok(()) => self.entry(id).map_err(|error| match unlink(&self.fd, id.as_str(), UnlinkatFlags::RemoveDir) {
+                Ok(()) => error,
+                Err(errno) => error.and(Error::kernel(format!("remove the folder of {id}"), errno)),
+            }),
             Err(Errno::EEXIST) => {
                 let way = format!(
                     "create {id}: a jail with that name already exists (`jail delete --force {id}` removes it)"
