@@ -75,7 +75,13 @@ fn exec_joins_every_name_space() {
             assert_eq!(Path::new(inside.trim()), outside);
         }
         assert_eq!(bundle.exec(&["hostname"]).ok(), "jail\n");
-        assert!(bundle.exec(&["ps"]).ok().lines().any(|line| line.trim_start().starts_with("1 ") && line.contains("sleep 1000")));
+        assert!(
+            bundle
+                .exec(&["ps"])
+                .ok()
+                .lines()
+                .any(|line| line.trim_start().starts_with("1 ") && line.contains("sleep 1000"))
+        );
         end(&bundle, &host);
     }
 }
@@ -111,7 +117,8 @@ fn exec_is_confined_as_the_program_is() {
         );
         start(&mut bundle);
         let lines = |text: String| -> Vec<String> {
-            let same = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp:", "Uid", "Gid", "Groups"];
+            let same =
+                ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp:", "Uid", "Gid", "Groups"];
             text.lines().filter(|line| same.iter().any(|key| line.starts_with(key))).map(str::to_string).collect()
         };
         let program = lines(fs::read_to_string(format!("/proc/{}/status", bundle.pid().unwrap())).unwrap());
@@ -137,7 +144,11 @@ fn exec_has_the_environment_and_place_of_the_program_and_what_is_added() {
         start(&mut bundle);
         assert_eq!(bundle.exec(&["env"]).ok(), "PATH=/bin\nA=1\nHOME=/root\n");
         assert_eq!(bundle.exec(&["pwd"]).ok(), "/tmp\n");
-        let more = exec_with(&bundle, &["--env", "B=2", "--env", "C=a b", "--cwd", "/etc"], &["sh", "-c", "pwd; echo $A $B $C"]);
+        let more = exec_with(
+            &bundle,
+            &["--env", "B=2", "--env", "C=a b", "--cwd", "/etc"],
+            &["sh", "-c", "pwd; echo $A $B $C"],
+        );
         assert_eq!(more.ok(), "/etc\n1 2 a b\n");
         end(&bundle, &host);
     }
@@ -164,8 +175,22 @@ fn exec_refuses_a_user_that_is_none() {
         return;
     }
     let (bundle, host) = running(Runtime::jail());
-    let users = ["nobody", "1000:x", "-1", "", ":", "0:", ":0", "4294967296", "1:2:3", "4294967295", "4294967295:0", "0:4294967295"];
-    let taken: Vec<&str> = users.into_iter().filter(|user| exec_with(&bundle, &["--user", user], &["true"]).is_ok()).collect();
+    let users = [
+        "nobody",
+        "1000:x",
+        "-1",
+        "",
+        ":",
+        "0:",
+        ":0",
+        "4294967296",
+        "1:2:3",
+        "4294967295",
+        "4294967295:0",
+        "0:4294967295",
+    ];
+    let taken: Vec<&str> =
+        users.into_iter().filter(|user| exec_with(&bundle, &["--user", user], &["true"]).is_ok()).collect();
     assert_eq!(taken, [""; 0]);
     end(&bundle, &host);
 }

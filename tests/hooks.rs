@@ -48,7 +48,8 @@ fn all_six_hooks_run_in_their_order() {
     }
     let order = || note(&folder, "order").split_whitespace().map(str::to_string).collect::<Vec<_>>();
     bundle.args(&["sh", "-c", &format!("echo program >> {folder}/order; exec sleep 1000")]).create().ok();
-    let created = ["prestart1", "prestart2", "createRuntime1", "createRuntime2", "createContainer1", "createContainer2"];
+    let created =
+        ["prestart1", "prestart2", "createRuntime1", "createRuntime2", "createContainer1", "createContainer2"];
     assert_eq!(order(), created);
     bundle.start().ok();
     wait_for("the program", || order().contains(&"program".to_string()));
@@ -113,7 +114,10 @@ fn a_hook_has_the_environment_that_it_is_given_and_no_other() {
         for moment in MOMENTS {
             // A shell adds PWD and its kin only to what it starts.
             let text = note(&folder, moment);
-            let lines: Vec<&str> = text.lines().filter(|line| !["PWD=", "SHLVL=", "OLDPWD="].iter().any(|own| line.starts_with(own))).collect();
+            let lines: Vec<&str> = text
+                .lines()
+                .filter(|line| !["PWD=", "SHLVL=", "OLDPWD="].iter().any(|own| line.starts_with(own)))
+                .collect();
             assert_eq!(lines, ["A=1", "B=two words", "C="], "{moment}");
         }
         left_nothing(&bundle, &host);
@@ -139,7 +143,8 @@ fn a_hook_reads_the_state_on_its_standard_input() {
         bundle.becomes("stopped");
         bundle.delete().ok();
         for moment in MOMENTS {
-            let state: Value = serde_json::from_str(&note(&folder, moment)).unwrap_or_else(|error| panic!("{moment}: {error}"));
+            let state: Value =
+                serde_json::from_str(&note(&folder, moment)).unwrap_or_else(|error| panic!("{moment}: {error}"));
             assert_eq!(state["id"], bundle.id[..], "{moment}");
             assert_eq!(state["bundle"], bundle.dir.to_string_lossy()[..], "{moment}");
             assert_eq!(state["annotations"]["org.test"], "yes", "{moment}");

@@ -95,7 +95,10 @@ fn a_read_only_bind_takes_no_write() {
         let (mut bundle, host) = stage_of(runtime);
         let source = source(&bundle);
         bundle.set("/mounts/-", bind(&source, &["bind", "ro"]));
-        assert_eq!(script(&mut bundle, "cat /mnt/bound/file; true > /mnt/bound/new || echo refused"), "of the host\nrefused\n");
+        assert_eq!(
+            script(&mut bundle, "cat /mnt/bound/file; true > /mnt/bound/new || echo refused"),
+            "of the host\nrefused\n"
+        );
         assert!(!bundle.dir.join("source/new").exists());
         left_nothing(&bundle, &host);
     }
@@ -156,7 +159,8 @@ fn a_file_is_bound_on_a_file_and_on_nothing() {
         let (mut bundle, host) = stage_of(runtime);
         let file = format!("{}/file", source(&bundle));
         for target in ["/etc/passwd", "/etc/made/here"] {
-            bundle.set("/mounts/-", json!({"destination": target, "type": "bind", "source": file, "options": ["bind"]}));
+            bundle
+                .set("/mounts/-", json!({"destination": target, "type": "bind", "source": file, "options": ["bind"]}));
         }
         assert_eq!(script(&mut bundle, "cat /etc/passwd /etc/made/here"), "of the host\nof the host\n");
         assert!(fs::read_to_string(bundle.rootfs().join("etc/passwd")).unwrap().starts_with("root:"));
@@ -189,7 +193,10 @@ fn the_options_of_a_tmpfs_reach_it() {
     for runtime in runtimes() {
         let (mut bundle, host) = stage_of(runtime);
         bundle.set("/mounts/-", tmpfs("/mnt", &["size=1m", "nr_inodes=100", "mode=1770", "uid=5", "gid=6", "nosuid"]));
-        assert_eq!(script(&mut bundle, "stat -c '%a %u %g' /mnt; df /mnt | tail -n 1 | { read a b c; echo $b; }"), "1770 5 6\n1024\n");
+        assert_eq!(
+            script(&mut bundle, "stat -c '%a %u %g' /mnt; df /mnt | tail -n 1 | { read a b c; echo $b; }"),
+            "1770 5 6\n1024\n"
+        );
         let mounts = mounted(&mut bundle);
         let mnt = at(&mounts, "/mnt");
         assert_eq!(mnt.kind, "tmpfs");
@@ -221,7 +228,8 @@ fn every_attribute_of_a_mount_is_as_it_was_asked_for() {
         let (mut bundle, host) = stage_of(runtime.clone());
         let source = source(&bundle);
         // runc takes `defaults` for an option of the file system, and knows of no way back from noatime.
-        let unknown = |asked: &[&str]| runtime.name() == "runc" && (asked == ["defaults"] || asked == ["noatime", "relatime"]);
+        let unknown =
+            |asked: &[&str]| runtime.name() == "runc" && (asked == ["defaults"] || asked == ["noatime", "relatime"]);
         for (index, (options, _)) in table.iter().enumerate().filter(|(_, (asked, _))| !unknown(asked)) {
             bundle.set("/mounts/-", tmpfs(&format!("/mnt/t{index}"), options));
             let mut bound = bind(&source, &[*options, &["bind"]].concat());
@@ -259,7 +267,9 @@ fn what_the_host_mounts_later_does_not_appear_unless_it_is_asked_for() {
     }
     View::Host.enter().unwrap();
     for runtime in runtimes() {
-        for (options, appears) in [(&["rbind"][..], false), (&["rbind", "rprivate"], false), (&["rbind", "rslave"], true)] {
+        for (options, appears) in
+            [(&["rbind"][..], false), (&["rbind", "rprivate"], false), (&["rbind", "rslave"], true)]
+        {
             // runc leaves it to the root, and that is a slave here.
             if runtime.name() == "runc" && options == ["rbind"] {
                 continue;
@@ -401,10 +411,12 @@ fn the_devices_and_links_that_every_program_expects_are_there() {
         let text = "cd /dev; stat -c '%n %F %t:%T %a %u:%g' null zero full random urandom tty; \
                     for l in fd stdin stdout stderr ptmx; do echo $l $(readlink $l); done; \
                     head -c 3 zero | wc -c; echo x > null; echo x > full || echo full; head -c 4 urandom | wc -c";
-        let devices: String = [("null", "1:3"), ("zero", "1:5"), ("full", "1:7"), ("random", "1:8"), ("urandom", "1:9"), ("tty", "5:0")]
-            .map(|(name, number)| format!("{name} character special file {number} 666 0:0\n"))
-            .concat();
-        let links = "fd /proc/self/fd\nstdin /proc/self/fd/0\nstdout /proc/self/fd/1\nstderr /proc/self/fd/2\nptmx pts/ptmx\n";
+        let devices: String =
+            [("null", "1:3"), ("zero", "1:5"), ("full", "1:7"), ("random", "1:8"), ("urandom", "1:9"), ("tty", "5:0")]
+                .map(|(name, number)| format!("{name} character special file {number} 666 0:0\n"))
+                .concat();
+        let links =
+            "fd /proc/self/fd\nstdin /proc/self/fd/0\nstdout /proc/self/fd/1\nstderr /proc/self/fd/2\nptmx pts/ptmx\n";
         assert_eq!(script(&mut bundle, text), format!("{devices}{links}3\nfull\n4\n"));
         left_nothing(&bundle, &host);
     }
@@ -445,7 +457,10 @@ fn a_device_in_the_place_of_something_else_is_refused() {
         let line = bundle.create().fails();
         assert!(line.contains(path), "{line}");
         let after = fs::metadata(bundle.rootfs().join(place)).unwrap();
-        assert_eq!((after.file_type(), after.len(), after.permissions().mode()), (before.file_type(), before.len(), before.permissions().mode()));
+        assert_eq!(
+            (after.file_type(), after.len(), after.permissions().mode()),
+            (before.file_type(), before.len(), before.permissions().mode())
+        );
         left_nothing(&bundle, &host);
     }
 }
@@ -498,7 +513,10 @@ fn a_cgroup_mount_shows_the_jails_own_cgroup() {
             if own_space {
                 bundle.set("/linux/namespaces/-", json!({"type": "cgroup"}));
             }
-            bundle.set("/mounts/-", json!({"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro"]}));
+            bundle.set(
+                "/mounts/-",
+                json!({"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": ["ro"]}),
+            );
             bundle.set(
                 "/mounts/-",
                 json!({"destination": "/sys/fs/cgroup", "type": "cgroup", "source": "cgroup", "options": ["nosuid", "ro"]}),
@@ -582,7 +600,8 @@ fn nothing_of_the_hosts_tree_is_left_in_sight() {
         let (mut bundle, host) = stage_of(runtime);
         let word = bundle.id.clone();
         let text = bundle.args(&["cat", "/proc/self/mountinfo"]).run().ok();
-        let outside: Vec<&str> = text.lines().filter(|line| line.split(' ').nth(4).is_some_and(|place| place.contains(&word))).collect();
+        let outside: Vec<&str> =
+            text.lines().filter(|line| line.split(' ').nth(4).is_some_and(|place| place.contains(&word))).collect();
         assert_eq!(outside, [""; 0]);
         left_nothing(&bundle, &host);
     }

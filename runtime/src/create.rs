@@ -1,8 +1,10 @@
 //! Making a jail: reserve, write down, do the plan; on any error undo all of it.
 
 use std::ffi::CString;
+use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
@@ -226,7 +228,9 @@ pub fn write_pid(path: &Path, pid: nix::unistd::Pid) -> Result<()> {
     let mut name = path.file_name().unwrap_or_default().to_owned();
     name.push(format!(".{pid}"));
     let draft = path.with_file_name(name);
-    std::fs::write(&draft, pid.to_string()).doing(step)?;
+    // Never through a link or into a file that somebody has put there.
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&draft).doing(step)?;
+    file.write_all(pid.to_string().as_bytes()).doing(step)?;
     std::fs::rename(&draft, path).doing(step)
 }
 

@@ -7,6 +7,7 @@ use std::io::Write;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use nix::unistd::Pid;
 use oci_spec::runtime::{Hook, Spec};
@@ -100,7 +101,7 @@ pub fn run(at: &str, hook: &Hook, state: &str) -> Result<()> {
         let _ = stdin.write_all(state.as_bytes());
     }
     let pidfd = sys::process::pidfd_open(Pid::from_raw(child.id() as i32)).doing(step)?;
-    let limit = hook.timeout().map(|seconds| u16::try_from(seconds.saturating_mul(1000)).unwrap_or(u16::MAX));
+    let limit = hook.timeout().map(|seconds| Duration::from_secs(seconds.unsigned_abs()));
     if !crate::process::ended(&pidfd, limit)? {
         child.kill().doing(step)?;
         child.wait().doing(step)?;

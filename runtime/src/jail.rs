@@ -1,6 +1,7 @@
 //! A jail that is there, or what is left of one: its status, and how it is ended.
 
 use std::fmt;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -189,22 +190,28 @@ impl Jail {
                 format!("delete {id}: {reason} (`jail delete --force {id}` ends it)"),
             ));
         }
-        jail.end()?;
+        let dying = jail.end()?;
+        // Before the wait: a frozen process dies only when its cgroup is thawed, and undoing does that.
         undo(&jail.all_objects(path))?;
+        jail.wait(dying)?;
         jail.after(&id);
         store.remove(&jail.entry)?;
         drop(lock);
         Ok(())
     }
 
-    /// Kills process 1 and waits until it is gone; with its pid name space goes all that is in it.
-    fn end(&self) -> Result<()> {
-        let Some(pidfd) = self.process().map(|process| process.open()).transpose()?.flatten() else { return Ok(()) };
+    /// Kills process 1; with its pid name space goes all that is in it.
+    fn end(&self) -> Result<Option<OwnedFd>> {
+        let Some(pidfd) = self.process().map(|process| process.open()).transpose()?.flatten() else { return Ok(None) };
         match sys::process::pidfd_send_signal(&pidfd, nix::libc::SIGKILL) {
-            Ok(()) | Err(nix::errno::Errno::ESRCH) => {}
-            Err(errno) => return Err(Error::kernel(format!("kill {}", self.entry.id), errno)),
+            Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(Some(pidfd)),
+            Err(errno) => Err(Error::kernel(format!("kill {}", self.entry.id), errno)),
         }
-        match process::ended(&pidfd, Some(10_000))? {
+    }
+
+    fn wait(&self, pidfd: Option<OwnedFd>) -> Result<()> {
+        let Some(pidfd) = pidfd else { return Ok(()) };
+        match process::ended(&pidfd, Some(PATIENCE))? {
             true => Ok(()),
             false => {
                 let pid = self.process().map_or(0, |process| process.pid);

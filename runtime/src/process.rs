@@ -1,12 +1,12 @@
 //! Processes on the host, told apart for certain.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
-use std::os::fd::AsFd;
 use sys::{Doing, Error, Kind, Result};
 
 use crate::journal::Process;
@@ -56,12 +56,12 @@ impl Process {
     }
 }
 
-/// Waits until the process of `pidfd` has ended, at most `limit` milliseconds; `None` waits for ever.
+/// Waits until the process of `pidfd` has ended, at most `limit`; `None` waits for ever.
 ///
 /// # Errors
 /// As poll(2).
-pub fn ended(pidfd: impl AsFd, limit: Option<u16>) -> Result<bool> {
-    let timeout = limit.map_or(PollTimeout::NONE, PollTimeout::from);
+pub fn ended(pidfd: impl AsFd, limit: Option<Duration>) -> Result<bool> {
+    let timeout = limit.map_or(PollTimeout::NONE, |limit| PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX));
     loop {
         let mut fds = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, timeout) {

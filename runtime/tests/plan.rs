@@ -105,7 +105,9 @@ fn the_program_is_the_last_line_and_the_confinement_stands_right_before_it() {
 
 #[test]
 fn no_mount_may_hide_proc_or_the_root() {
-    for (target, kind) in [("/proc/sys", "tmpfs"), ("/proc/self/attr", "tmpfs"), ("/proc", "tmpfs"), ("/dev/..", "tmpfs")] {
+    for (target, kind) in
+        [("/proc/sys", "tmpfs"), ("/proc/self/attr", "tmpfs"), ("/proc", "tmpfs"), ("/dev/..", "tmpfs")]
+    {
         let mut spec = minimal();
         spec["mounts"] = json!([{ "destination": target, "type": kind, "source": "none" }]);
         let refusal = planned(&spec, &v2()).unwrap_err().to_string();

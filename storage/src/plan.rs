@@ -12,7 +12,7 @@ use sys::mount::MountAttr;
 use sys::{Error, Result};
 
 use crate::option::{Options, PROPAGATION};
-use crate::step::{Device, FileSystem, Step};
+use crate::step::{Device, FileSystem, Step, node_attr};
 
 /// One hierarchy of cgroups as a mount of type `cgroup` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -355,8 +355,8 @@ impl Planner<'_> {
             self.jail(Rank::Device, Step::Node(device));
             return Ok(());
         }
-        let private = MountAttr { propagation: libc::MS_PRIVATE, ..MountAttr::default() };
-        let slot = self.source(device.path.clone(), false, private, MountAttr::default());
+        let attr = MountAttr { propagation: libc::MS_PRIVATE, ..node_attr() };
+        let slot = self.source(device.path.clone(), false, attr, MountAttr::default());
         self.jail(Rank::Device, Step::Bind { slot, target: device.path, on_proc: false });
         Ok(())
     }

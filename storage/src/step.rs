@@ -193,6 +193,12 @@ fn read_only_attr() -> MountAttr {
     MountAttr { set: libc::MOUNT_ATTR_RDONLY, ..MountAttr::default() }
 }
 
+/// Attributes for a node of the host that a jail may use: its owner, mode and times stay as they are.
+pub(crate) fn node_attr() -> MountAttr {
+    let set = libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NOEXEC;
+    MountAttr { set, ..MountAttr::default() }
+}
+
 /// The host's null device; a mask by anything else would show that thing (CVE-2025-31133).
 fn null_device() -> Result<OwnedFd> {
     let step = || "use /dev/null of the host";
@@ -309,7 +315,12 @@ fn mask(ctx: &mut Ctx, path: &CStr, null: usize, empty: usize) -> Result<()> {
     let mode = fstat(&place).doing(step)?.st_mode;
     let cover = if SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFDIR { empty } else { null };
     let tree = match ctx.sources.get(cover).and_then(Option::as_ref) {
-        Some(cover) => clone_tree(cover, c"", false).doing(step)?,
+        Some(cover) => {
+            let tree = clone_tree(cover, c"", false).doing(step)?;
+            // It is the host's own node: on a read-only mount the device still works, but nobody changes its mode.
+            sys::mount::mount_setattr(&tree, false, &node_attr()).doing(step)?;
+            tree
+        }
         None => {
             let fs = fsopen(c"tmpfs").doing(step)?;
             // One superblock serves all masks of the jail, and holds nothing but its root directory.
