@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test a panic with the line is the message")]
 
 mod containerd;
+mod default_root;
 mod exec;
 mod fault;
 mod harness;
@@ -10,3 +11,6 @@ mod input;
 mod lifecycle;
 mod mounts;
 mod process;
+mod pure_v2;
+mod security;
+mod survive;

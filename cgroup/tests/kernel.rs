@@ -67,10 +67,6 @@ impl Ground {
         }
     }
 
-    fn v2_dir(&self) -> Option<PathBuf> {
-        self.layout.v2.as_ref().map(|v2| v2.mount.join(self.path.strip_prefix("/").unwrap()))
-    }
-
     fn dirs(&self) -> Vec<PathBuf> {
         self.layout.hierarchies().map(|h| h.mount.join(self.path.strip_prefix("/").unwrap())).collect()
     }

@@ -6,8 +6,8 @@
 //!    │◄───── Here ──────│   a step of the other side is next (it may carry a descriptor)
 //!    │── Here ─────────►│   … and done
 //!    │◄───── Ready ─────│   all is made
-//!    │── Here ─────────►│   … and written down: from now on it may outlive the runtime
-//!    │◄───── Here ──────│   … and will
+//!    │── Here ─────────►│   `create` only: … and written down: from now on it may outlive the runtime
+//!    │◄───── Here ──────│   `create` only: … and will
 //!    │── Start ────────►│   become the program
 //!    │◄───── Exec ──────│   the next thing is execve; end of file means that it worked
 //!    │◄─ Fault{error} ──│   at any time, and the last message

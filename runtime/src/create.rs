@@ -54,6 +54,10 @@ pub struct Made {
     pub channel: Channel,
     /// Its terminal, where the specification asks for one and no socket took it.
     pub terminal: Option<OwnedFd>,
+    /// The store that it is in.
+    pub store: Store,
+    /// What it has made.
+    pub objects: Vec<Object>,
 }
 
 /// Plans without touching anything.
@@ -82,7 +86,8 @@ pub fn plan(request: &Request, cache: Option<&OwnedFd>) -> Result<(Plan, String)
     Ok((plan, mark))
 }
 
-/// Makes a jail up to where its process 1 waits for `start`. With `listen`, whoever comes later may start it.
+/// Makes a jail up to where its process 1 waits for its start: with `wait` for whoever comes later, else for this
+/// process.
 ///
 /// # Errors
 /// What did not work; everything that was made is gone again, or the error says what is not.
@@ -95,9 +100,9 @@ pub fn make(request: &Request, wait: bool) -> Result<Made> {
     let made = making.entry.lock().and_then(|lock| making.go(&mark, wait).map(|made| (made, lock)));
     match made {
         Ok(((channel, terminal), _lock)) => {
-            let Making { entry, child, .. } = making;
+            let Making { entry, child, objects, .. } = making;
             let child = child.ok_or_else(|| Error::new(Kind::Kernel, "make the jail: it has no process 1"))?;
-            Ok(Made { entry, child, channel, terminal })
+            Ok(Made { entry, child, channel, terminal, store, objects })
         }
         Err(error) => Err(making.undo(&store, error)),
     }
@@ -138,8 +143,10 @@ impl Making<'_> {
             write_pid(path, pid)?;
         }
         journal.append(&Record::Created(Process::of(pid)?))?;
-        channel.send(&Message::Here, None).doing(|| "speak to process 1")?;
-        channel.expect(&Message::Here)?;
+        if wait {
+            channel.send(&Message::Here, None).doing(|| "speak to process 1")?;
+            channel.expect(&Message::Here)?;
+        }
         Ok((channel, ctx.pass))
     }
 

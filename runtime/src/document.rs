@@ -24,7 +24,7 @@ pub fn read(path: &Path) -> Result<String> {
     if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
         return Err(Error::invalid(format!("{}: it is no regular file", step())));
     }
-    let mut text = String::new();
+    let mut text = String::with_capacity(stat.st_size.clamp(0, LARGEST as i64) as usize + 1);
     let read = File::from(fd).take(LARGEST + 1).read_to_string(&mut text);
     if stat.st_size as u64 > LARGEST || text.len() as u64 > LARGEST {
         return Err(Error::invalid(format!("{}: it is larger than {} MiB", step(), LARGEST >> 20)));

@@ -84,8 +84,6 @@ fn go(plan: &Plan, ctx: &mut Ctx, channel: &Channel, child: &Child, from: usize,
     let ready = plan.steps.partition_point(|planned| planned.rank <= Rank::Ready);
     init::walk(Side::Host, plan, &plan.steps[from + rest..ready], ctx, channel)?;
     channel.expect(&Message::Ready)?;
-    channel.send(&Message::Here, None).doing(|| "speak to the new process")?;
-    channel.expect(&Message::Here)?;
     if let Some(path) = &request.pid_file {
         write_pid(path, child.pid)?;
     }

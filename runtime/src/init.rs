@@ -108,14 +108,21 @@ fn prepare(plan: &Plan, ctx: &mut Ctx, channel: &mut Channel, starter: Starter, 
     walk(Side::Jail, plan, check, ctx, channel)?;
     let image = Image { path: find(&plan.program)?, env };
     channel.send(&Message::Ready, None).doing(|| "report that the jail is ready")?;
-    // Written down: from here on it lives without the runtime.
-    channel.expect(&Message::Here)?;
-    set_pdeathsig(None).doing(|| "untie process 1 from the runtime")?;
-    // Only now may the runtime end: before, its end would be this process's too.
-    channel.send(&Message::Here, None).doing(|| "report that process 1 is untied")?;
+    let untie = || set_pdeathsig(None).doing(|| "untie process 1 from the runtime");
     match starter {
-        Starter::Maker => drop(channel.expect(&Message::Start)?),
-        Starter::Socket(listener) => *channel = wait_for_start(&listener)?,
+        // Start comes when the jail is written down, and the maker stays until it has heard Exec.
+        Starter::Maker => {
+            channel.expect(&Message::Start)?;
+            untie()?;
+        }
+        Starter::Socket(listener) => {
+            // Written down: from here on it lives without the runtime.
+            channel.expect(&Message::Here)?;
+            untie()?;
+            // Only now may the runtime end: before, its end would be this process's too.
+            channel.send(&Message::Here, None).doing(|| "report that process 1 is untied")?;
+            *channel = wait_for_start(&listener)?;
+        }
     }
     Ok(image)
 }

@@ -194,7 +194,9 @@ impl Jail {
         // Before the wait: a frozen process dies only when its cgroup is thawed, and undoing does that.
         undo(&jail.all_objects(path))?;
         jail.wait(dying)?;
-        jail.after(&id);
+        if let (Ok(spec), Ok(state)) = (jail.spec(), jail.state()) {
+            after(&id, &state.bundle, &spec);
+        }
         store.remove(&jail.entry)?;
         drop(lock);
         Ok(())
@@ -233,15 +235,19 @@ impl Jail {
         }
         objects
     }
+}
 
-    /// The hooks of `poststop`. The jail is gone by now, so that one that fails is told of and hides nothing.
-    fn after(&self, id: &JailId) {
-        let (Ok(spec), Ok(state)) = (self.spec(), self.state()) else { return };
-        let text = hooks::state(id.as_str(), "stopped", None, &state.bundle, &spec);
-        for (at, hook, _) in hooks::all(&spec).iter().filter(|(.., moment)| *moment == hooks::Moment::Poststop) {
-            if let Err(error) = hooks::run(at, hook, &text) {
-                crate::log::warn(&error.to_string());
-            }
+/// Runs the hooks of `poststop`. The jail is gone by now, so that one that fails is told of and hides nothing.
+pub fn after(id: &JailId, bundle: &Path, spec: &Spec) {
+    let hooks = hooks::all(spec);
+    let mut hooks = hooks.iter().filter(|(.., moment)| *moment == hooks::Moment::Poststop).peekable();
+    if hooks.peek().is_none() {
+        return;
+    }
+    let state = hooks::state(id.as_str(), "stopped", None, bundle, spec);
+    for (at, hook, _) in hooks {
+        if let Err(error) = hooks::run(at, hook, &state) {
+            crate::log::warn(&error.to_string());
         }
     }
 }

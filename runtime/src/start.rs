@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use base::JailId;
+use base::{JailId, Object};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use std::os::fd::AsRawFd;
 use sys::{Doing, Error, Kind, Result};
@@ -11,7 +11,7 @@ use crate::channel::Channel;
 use crate::create::{self, Request};
 use crate::foreground::{self, Signals};
 use crate::jail::{self, Jail, Status};
-use crate::store::Store;
+use crate::store::{Entry, Store};
 use crate::{hooks, process};
 
 /// Starts the program of a created jail.
@@ -74,7 +74,19 @@ pub fn run(request: &Request, detach: bool, keep: bool) -> Result<i32> {
     let Some(signals) = signals else { return Ok(0) };
     let code = foreground::attend(&made.child, made.terminal, signals)?;
     if !keep {
-        jail::delete(&request.root, &request.id, true)?;
+        remove(&made.store, &made.entry, &made.objects, request)?;
     }
     Ok(code)
+}
+
+/// Removes a jail of which everything is known, since this process has made it: nothing is read again.
+fn remove(store: &Store, entry: &Entry, objects: &[Object], request: &Request) -> Result<()> {
+    let _lock = entry.lock()?;
+    // Somebody else may have deleted it by force, and even have made another one of the name.
+    if !entry.is_current(store)? {
+        return Ok(());
+    }
+    jail::undo(objects)?;
+    jail::after(&request.id, &request.bundle, &request.spec);
+    store.remove(entry)
 }

@@ -1,0 +1,140 @@
+//! The life cycle and the limits on a kernel with pure cgroup v2 and real controllers: user-mode-linux, which boots one
+//! program in half a second. The host's root is the machine's, read-only; a folder of the test is its only writable one.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use tests::{installed, jail, require_root, rootfs, unique};
+
+/// How long a machine may run.
+const LIMIT: Duration = Duration::from_secs(90);
+
+/// The first program of the machine: the file systems, the script, and off.
+const INIT: &str = r#"#!/bin/bash
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/run
+mount -n -t proc proc /proc; mount -n -t sysfs sysfs /sys; mount -n -t cgroup2 cgroup2 /sys/fs/cgroup
+mount -n -t tmpfs -o mode=755 tmpfs /run; mkdir /run/lab /run/modules; mount -n -t hostfs -o "$lab" lab /run/lab
+mkdir -p /run/modules/lib; ln -s /usr/lib/uml/modules /run/modules/lib/modules; modprobe -d /run/modules overlay
+cd /run; bash /run/lab/script > /run/lab/out 2> /run/lab/err; echo $? > /run/lab/code
+sync; echo o > /proc/sysrq-trigger; sleep 60
+"#;
+
+/// What a script on the machine said: its output, its errors, its exit code.
+struct Said {
+    out: String,
+    err: String,
+    code: String,
+}
+
+/// Runs SCRIPT on a machine of its own, which finds the binary at /run/lab/jail and a busybox root at /run/lab/rootfs.
+fn on_pure_v2(script: &str) -> Option<Said> {
+    if !require_root() || !installed("linux.uml") {
+        return None;
+    }
+    // Short, since it holds sockets; and not below /tmp, which the machine covers.
+    let folder = PathBuf::from(format!("/var/tmp/{}", unique()));
+    fs::create_dir(&folder).unwrap();
+    fs::copy(jail(), folder.join("jail")).unwrap();
+    rootfs(&folder.join("rootfs"));
+    fs::write(folder.join("script"), script).unwrap();
+    fs::write(folder.join("init"), INIT).unwrap();
+    fs::set_permissions(folder.join("init"), fs::Permissions::from_mode(0o755)).unwrap();
+    let at = folder.display();
+    let mut machine = Command::new("linux.uml")
+        .args(["mem=256M", "root=none", "rootfstype=hostfs", "ro", "con=null", "con0=null,fd:1", "ssl=null"])
+        .args([&format!("init={at}/init"), &format!("lab={at}"), &format!("uml_dir={at}"), "umid=uml"])
+        .args(["noreboot", "panic=-1", "initcall_blacklist=raid6_select_algo"])
+        .env("TMPDIR", "/dev/shm")
+        .stdin(Stdio::null())
+        .stdout(fs::File::create(folder.join("console")).unwrap())
+        .stderr(Stdio::null())
+        // Its helpers stay where only it is killed.
+        .process_group(0)
+        .spawn()
+        .unwrap();
+    let begin = Instant::now();
+    while machine.try_wait().unwrap().is_none() {
+        if begin.elapsed() > LIMIT {
+            let _ =
+                nix::sys::signal::killpg(nix::unistd::Pid::from_raw(machine.id() as i32), nix::sys::signal::SIGKILL);
+            let _ = machine.wait();
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let read = |name| fs::read_to_string(folder.join(name)).unwrap_or_default();
+    let said = Said { out: read("out"), err: read("err"), code: read("code") };
+    let console = read("console");
+    fs::remove_dir_all(&folder).unwrap();
+    assert!(!said.code.is_empty(), "the machine died:\n{console}");
+    Some(said)
+}
+
+/// A script that makes a bundle in /run/b whose program is COMMAND and whose `linux.resources` are RESOURCES, then REST.
+fn with_bundle(command: &str, resources: &str, rest: &str) -> String {
+    format!(
+        r#"set -e; mkdir b; cp -a lab/rootfs b/; j=/run/lab/jail; $j spec --bundle b
+cat > edit.py <<'PY'
+import json
+spec = json.load(open('b/config.json'))
+spec['process']['terminal'] = False
+spec['process']['args'] = ['sh', '-c', '''{command}''']
+spec['linux']['resources'] = json.loads('''{resources}''')
+json.dump(spec, open('b/config.json', 'w'))
+PY
+python3 edit.py
+{rest}
+"#
+    )
+}
+
+#[test]
+fn limits_are_in_the_kernels_files() {
+    let resources = r#"{"memory":{"limit":33554432,"reservation":1048576,"swap":67108864},"pids":{"limit":20},
+        "cpu":{"quota":50000,"period":100000,"shares":512},"devices":[{"allow":false,"access":"rwm"}]}"#;
+    let command =
+        "cd /sys/fs/cgroup; cat memory.max memory.low pids.max cpu.max cpu.weight; echo x > /dev/null && echo null";
+    let Some(said) = on_pure_v2(&with_bundle(command, resources, "$j run --bundle b limits")) else { return };
+    assert_eq!(said.code.trim(), "0", "{}", said.err);
+    assert_eq!(said.out, "33554432\n1048576\n20\n50000 100000\n59\nnull\n");
+}
+
+#[test]
+fn a_device_that_is_not_allowed_cannot_be_opened() {
+    let resources = r#"{"devices":[{"allow":false,"access":"rwm"}]}"#;
+    let edit = "python3 -c \"import json; s = json.load(open('b/config.json')); \
+        s['linux']['devices'] = [{'path': '/dev/kmsg', 'type': 'c', 'major': 1, 'minor': 11}]; \
+        json.dump(s, open('b/config.json', 'w'))\"\n$j run --bundle b devices";
+    let Some(said) = on_pure_v2(&with_bundle("head -c 1 /dev/kmsg", resources, edit)) else { return };
+    assert!(said.err.contains("Operation not permitted"), "{} {}", said.out, said.err);
+}
+
+#[test]
+fn the_life_cycle_leaves_no_cgroup_and_no_state() {
+    let rest = "$j create --bundle b life < /dev/null; $j state life | grep -q created; $j start life
+$j exec life cat /proc/1/cgroup; $j list -q; if $j delete life 2> /dev/null; then exit 7; fi
+$j kill life KILL; until $j state life | grep -q stopped; do sleep 0.05; done; $j delete life
+ls -A /run/jail; find /sys/fs/cgroup -mindepth 1 -type d";
+    let Some(said) = on_pure_v2(&with_bundle("sleep 1000", "{}", rest)) else { return };
+    assert_eq!((said.out.as_str(), said.code.trim()), ("0::/\nlife\n.cache\n", "0"), "{}", said.err);
+}
+
+#[test]
+fn a_killed_create_leaves_nothing_behind_one_delete() {
+    let rest = "for n in $(seq 10); do $j create --bundle b kill < /dev/null & p=$!
+sleep 0.0$n; kill -9 $p 2> /dev/null || true; wait $p || true; $j list > /dev/null; $j delete --force kill; done
+ls -A /run/jail; find /sys/fs/cgroup -mindepth 1 -type d; pgrep -x sleep || true";
+    let Some(said) = on_pure_v2(&with_bundle("sleep 1000", "{}", rest)) else { return };
+    assert_eq!((said.out.as_str(), said.code.trim()), (".cache\n", "0"), "{}", said.err);
+}
+
+#[test]
+fn the_default_root_is_a_clone_on_an_older_kernel_too() {
+    let script = "/run/lab/jail run demo -- sh -c 'touch /usr/made && ls /usr/made; ls /etc/shadow'; ls /usr/made";
+    let Some(said) = on_pure_v2(script) else { return };
+    assert_eq!(said.out, "/usr/made\n", "{}", said.err);
+    assert_eq!(said.err.matches("No such file").count(), 2, "{}", said.err);
+}
