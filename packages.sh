@@ -17,6 +17,7 @@ test   bubblewrap       bwrap
 test   busybox-static   -
 test   containerd       containerd
 test   crun             crun
+test   kmod             modprobe
 test   runc             runc
 test   user-mode-linux  linux.uml
 END

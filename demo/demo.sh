@@ -41,7 +41,7 @@ few() { sed -n '/^== All processes/,/^$/p' "$work/out" | grep -q '^1  sh -c' && 
 left() {
     "$jail" --root "$work/store" list --quiet | grep . ||
         grep -F "$work/store" /proc/self/mountinfo ||
-        find /sys/fs/cgroup -type d -name "$name*" | grep . ||
+        find /sys/fs/cgroup -type d -name "$name*" 2>/dev/null | grep . ||
         # By a file, so that this search does not find itself.
         grep -lF -f "$work/name" /proc/[0-9]*/cmdline 2>/dev/null
 }

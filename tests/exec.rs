@@ -1,6 +1,8 @@
 //! Another program in a running jail.
 
 use std::fs::{self, File};
+use std::io::Write;
+use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -10,6 +12,7 @@ use serde_json::{Value, json};
 use tests::{Bundle, Host, LIMIT, Runtime, finish, processes, require_root};
 
 use crate::lifecycle::{code, left_nothing, lives, runtimes, stage, stage_of, wait_for};
+use crate::process::{read_all, terminal_from, with_terminal, within_limit};
 
 /// A jail whose program sleeps.
 fn running(runtime: Runtime) -> (Bundle, Host) {
@@ -452,6 +455,32 @@ fn exec_gets_a_terminal_of_the_jail() {
     let done = exec_with(&bundle, &["--tty"], &["sh", "-c", "test -t 0 && test -t 1 && tty; exit 5"]);
     assert_eq!((done.code(), &done.out[..]), (Some(5), "/dev/pts/0\r\n"), "{done}");
     end(&bundle, &host);
+}
+
+/// As containerd does it for `ctr exec -t`.
+#[test]
+fn a_detached_exec_gives_its_terminal_to_the_console_socket() {
+    if !require_root() {
+        return;
+    }
+    for runtime in runtimes() {
+        let (mut bundle, host) = stage_of(runtime);
+        with_terminal(&mut bundle);
+        bundle.set("/process/terminal", false);
+        start(&mut bundle);
+        let process = json!({"terminal": true, "consoleSize": {"height": 21, "width": 63}, "user": {"uid": 0, "gid": 0},
+                             "args": ["sh", "-c", "stty size; read word; echo got $word"], "env": ["PATH=/bin"], "cwd": "/"});
+        let (path, socket) = (document(&bundle, &process), bundle.dir.join("console.sock"));
+        let listener = UnixListener::bind(&socket).unwrap();
+        let taker = std::thread::spawn(move || terminal_from(&listener));
+        let socket = socket.to_string_lossy();
+        bundle.call(&["exec", "--process", &path, "--detach", "--console-socket", &socket, &bundle.id]).ok();
+        let mut terminal = File::from(within_limit(move || taker.join().unwrap()));
+        terminal.write_all(b"hello\n").unwrap();
+        let text = within_limit(move || read_all(&mut terminal));
+        assert!(text.contains("21 63\n") && text.contains("got hello\n"), "{text:?}");
+        end(&bundle, &host);
+    }
 }
 
 #[test]

@@ -15,7 +15,7 @@ use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use nix::sys::termios::tcgetattr;
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use tests::{Bundle, LIMIT, require_root};
+use tests::{Bundle, LIMIT, installed, require_root};
 
 use crate::lifecycle::{code, left_nothing, runtimes, stage, stage_of, wait_for};
 
@@ -38,7 +38,7 @@ const CHOWN: u32 = 0;
 const KILL: u32 = 5;
 
 /// The terminals' file system, which `minimal` has not.
-fn with_terminal(bundle: &mut Bundle) {
+pub(crate) fn with_terminal(bundle: &mut Bundle) {
     bundle.set("/process/terminal", true).set(
         "/mounts/-",
         json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts",
@@ -205,6 +205,45 @@ fn limits_are_set_soft_and_hard() {
         }
         left_nothing(&bundle, &host);
     }
+}
+
+/// The binary under test with a user that may raise nothing, as containers of containers have it.
+fn without_resources(bundle: &Bundle, limits: &[&str]) -> Command {
+    bundle.write();
+    let mut run = Command::new("prlimit");
+    run.args(limits).args(["setpriv", "--bounding-set", "-sys_resource"]).arg(tests::jail());
+    run.arg("--root").arg(&bundle.root).args(["run", "--bundle"]).arg(&bundle.dir).arg(&bundle.id).stdin(Stdio::null());
+    run
+}
+
+#[test]
+fn a_limit_that_may_not_be_raised_stays_with_a_warning() {
+    if !require_root() || !installed("setpriv") || !installed("prlimit") {
+        return;
+    }
+    let (mut bundle, host) = stage();
+    bundle.set("/process/rlimits", json!([{"type": "RLIMIT_CORE", "soft": 2000, "hard": 2000}]));
+    bundle.args(&["grep", "Max core", "/proc/self/limits"]);
+    let done = tests::finish(&mut without_resources(&bundle, &["--core=1000:1000"]), LIMIT);
+    assert!(done.is_ok() && done.out.split_whitespace().skip(4).take(2).eq(["1000", "1000"]), "{done}");
+    assert!(done.err.starts_with("jail: warning: ") && done.err.contains("RLIMIT_CORE"), "{done}");
+    assert_eq!(done.err.lines().count(), 1, "{done}");
+    left_nothing(&bundle, &host);
+}
+
+#[test]
+fn a_score_that_may_not_be_lowered_stays_with_a_warning() {
+    if !require_root() || !installed("setpriv") || !installed("prlimit") {
+        return;
+    }
+    let (mut bundle, host) = stage();
+    bundle.set("/process/oomScoreAdj", -999).args(&["cat", "/proc/self/oom_score_adj"]);
+    let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap();
+    let done = tests::finish(&mut without_resources(&bundle, &[]), LIMIT);
+    assert!(done.is_ok() && done.out == own, "{done}");
+    assert!(done.err.starts_with("jail: warning: ") && done.err.contains("oom_score_adj"), "{done}");
+    assert_eq!(done.err.lines().count(), 1, "{done}");
+    left_nothing(&bundle, &host);
 }
 
 #[test]
@@ -480,6 +519,33 @@ fn a_user_name_space_has_its_mappings() {
 }
 
 #[test]
+fn a_jail_joins_the_user_name_space_of_another_by_path() {
+    if !require_root() {
+        return;
+    }
+    for runtime in runtimes() {
+        let (mut first, first_host) = stage_of(runtime.clone());
+        let map = json!([{"containerID": 0, "hostID": 100_000, "size": 1000}]);
+        first.set("/linux/namespaces/-", json!({"type": "user"}));
+        first.set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map.clone());
+        first.args(&["sleep", "1000"]).create().ok();
+        first.start().ok();
+        let pid = first.pid().unwrap();
+        let (mut bundle, host) = stage_of(runtime);
+        bundle.set("/linux/namespaces/-", json!({"type": "user", "path": format!("/proc/{pid}/ns/user")}));
+        // Debian's runc wants them even so.
+        bundle.set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
+        bundle.args(&["sh", "-c", "id -u; cat /proc/self/uid_map; readlink /proc/self/ns/user"]);
+        let text = bundle.run().ok();
+        let words: Vec<&str> = text.split_whitespace().collect();
+        assert_eq!(words, ["0", "0", "100000", "1000", &space(pid, "user")]);
+        left_nothing(&bundle, &host);
+        first.delete_force().ok();
+        left_nothing(&first, &first_host);
+    }
+}
+
+#[test]
 fn root_of_a_user_name_space_is_root_inside_only() {
     if !require_root() {
         return;
@@ -501,7 +567,7 @@ fn root_of_a_user_name_space_is_root_inside_only() {
 }
 
 /// Takes the descriptor that comes over a console socket.
-fn terminal_from(listener: &UnixListener) -> OwnedFd {
+pub(crate) fn terminal_from(listener: &UnixListener) -> OwnedFd {
     let (stream, _) = listener.accept().unwrap();
     let mut name = [0; 64];
     let mut text = [IoSliceMut::new(&mut name)];
@@ -518,7 +584,7 @@ fn terminal_from(listener: &UnixListener) -> OwnedFd {
 }
 
 /// All that is written to a terminal until its last user is gone, which reads as EIO.
-fn read_all(terminal: &mut File) -> String {
+pub(crate) fn read_all(terminal: &mut File) -> String {
     let (mut text, mut bytes) = (Vec::new(), [0; 4096]);
     while let Ok(read @ 1..) = terminal.read(&mut bytes) {
         text.extend_from_slice(&bytes[..read]);
@@ -527,7 +593,7 @@ fn read_all(terminal: &mut File) -> String {
 }
 
 /// Gives what ACT does on a thread of its own, or fails after the usual limit: nothing here may block for ever.
-fn within_limit<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) fn within_limit<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> T {
     let (done, wait) = mpsc::channel();
     std::thread::spawn(move || done.send(act()));
     wait.recv_timeout(LIMIT).expect("it ended in time")

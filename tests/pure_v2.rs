@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
+use serde_json::{Value, json};
 use tests::{installed, jail, require_root, rootfs, unique};
 
 /// How long a machine may run.
@@ -30,8 +31,8 @@ struct Said {
     code: String,
 }
 
-/// Runs SCRIPT on a machine of its own, which finds the binary at /run/lab/jail and a busybox root at /run/lab/rootfs.
-fn on_pure_v2(script: &str) -> Option<Said> {
+/// Runs SCRIPT on a machine of its own. It finds the binary at /run/lab/jail and a bundle of CONFIG in /run/b.
+fn on_pure_v2(config: &Value, script: &str) -> Option<Said> {
     if !require_root() || !installed("linux.uml") {
         return None;
     }
@@ -40,7 +41,9 @@ fn on_pure_v2(script: &str) -> Option<Said> {
     fs::create_dir(&folder).unwrap();
     fs::copy(jail(), folder.join("jail")).unwrap();
     rootfs(&folder.join("rootfs"));
-    fs::write(folder.join("script"), script).unwrap();
+    fs::write(folder.join("config.json"), config.to_string()).unwrap();
+    let bundle = "set -e; mkdir b; cp -a lab/rootfs lab/config.json b/; j=/run/lab/jail";
+    fs::write(folder.join("script"), format!("{bundle}\n{script}\n")).unwrap();
     fs::write(folder.join("init"), INIT).unwrap();
     fs::set_permissions(folder.join("init"), fs::Permissions::from_mode(0o755)).unwrap();
     let at = folder.display();
@@ -73,68 +76,56 @@ fn on_pure_v2(script: &str) -> Option<Said> {
     Some(said)
 }
 
-/// A script that makes a bundle in /run/b whose program is COMMAND and whose `linux.resources` are RESOURCES, then REST.
-fn with_bundle(command: &str, resources: &str, rest: &str) -> String {
-    format!(
-        r#"set -e; mkdir b; cp -a lab/rootfs b/; j=/run/lab/jail; $j spec --bundle b
-cat > edit.py <<'PY'
-import json
-spec = json.load(open('b/config.json'))
-spec['process']['terminal'] = False
-spec['process']['args'] = ['sh', '-c', '''{command}''']
-spec['linux']['resources'] = json.loads('''{resources}''')
-json.dump(spec, open('b/config.json', 'w'))
-PY
-python3 edit.py
-{rest}
-"#
-    )
+/// A configuration whose program is the shell command COMMAND, without limits and in the usual cgroup.
+fn config(command: &str) -> Value {
+    let mut config = tests::spec::full("rootfs", "/test");
+    config["process"]["args"] = json!(["sh", "-c", command]);
+    config
 }
 
 #[test]
 fn limits_are_in_the_kernels_files() {
-    let resources = r#"{"memory":{"limit":33554432,"reservation":1048576,"swap":67108864},"pids":{"limit":20},
-        "cpu":{"quota":50000,"period":100000,"shares":512},"devices":[{"allow":false,"access":"rwm"}]}"#;
-    let command =
-        "cd /sys/fs/cgroup; cat memory.max memory.low pids.max cpu.max cpu.weight; echo x > /dev/null && echo null";
-    let Some(said) = on_pure_v2(&with_bundle(command, resources, "$j run --bundle b limits")) else { return };
+    let files = "cd /sys/fs/cgroup; cat memory.max memory.low pids.max cpu.max cpu.weight; echo x > /dev/null && echo null";
+    let mut config = config(files);
+    config["linux"]["resources"]["memory"] = json!({ "limit": 33554432, "reservation": 1048576, "swap": 67108864 });
+    config["linux"]["resources"]["pids"] = json!({ "limit": 20 });
+    config["linux"]["resources"]["cpu"] = json!({ "quota": 50000, "period": 100000, "shares": 512 });
+    let Some(said) = on_pure_v2(&config, "$j run --bundle b limits") else { return };
     assert_eq!(said.code.trim(), "0", "{}", said.err);
     assert_eq!(said.out, "33554432\n1048576\n20\n50000 100000\n59\nnull\n");
 }
 
 #[test]
 fn a_device_that_is_not_allowed_cannot_be_opened() {
-    let resources = r#"{"devices":[{"allow":false,"access":"rwm"}]}"#;
-    let edit = "python3 -c \"import json; s = json.load(open('b/config.json')); \
-        s['linux']['devices'] = [{'path': '/dev/kmsg', 'type': 'c', 'major': 1, 'minor': 11}]; \
-        json.dump(s, open('b/config.json', 'w'))\"\n$j run --bundle b devices";
-    let Some(said) = on_pure_v2(&with_bundle("head -c 1 /dev/kmsg", resources, edit)) else { return };
+    let mut config = config("head -c 1 /dev/kmsg");
+    config["linux"]["devices"] = json!([{ "path": "/dev/kmsg", "type": "c", "major": 1, "minor": 11 }]);
+    let Some(said) = on_pure_v2(&config, "$j run --bundle b devices") else { return };
     assert!(said.err.contains("Operation not permitted"), "{} {}", said.out, said.err);
 }
 
 #[test]
 fn the_life_cycle_leaves_no_cgroup_and_no_state() {
-    let rest = "$j create --bundle b life < /dev/null; $j state life | grep -q created; $j start life
+    let script = "$j create --bundle b life < /dev/null; $j state life | grep -q created; $j start life
 $j exec life cat /proc/1/cgroup; $j list -q; if $j delete life 2> /dev/null; then exit 7; fi
 $j kill life KILL; until $j state life | grep -q stopped; do sleep 0.05; done; $j delete life
 ls -A /run/jail; find /sys/fs/cgroup -mindepth 1 -type d";
-    let Some(said) = on_pure_v2(&with_bundle("sleep 1000", "{}", rest)) else { return };
+    let Some(said) = on_pure_v2(&config("sleep 1000"), script) else { return };
     assert_eq!((said.out.as_str(), said.code.trim()), ("0::/\nlife\n.cache\n", "0"), "{}", said.err);
 }
 
 #[test]
 fn a_killed_create_leaves_nothing_behind_one_delete() {
-    let rest = "for n in $(seq 10); do $j create --bundle b kill < /dev/null & p=$!
+    let script = "for n in $(seq 10); do $j create --bundle b kill < /dev/null & p=$!
 sleep 0.0$n; kill -9 $p 2> /dev/null || true; wait $p || true; $j list > /dev/null; $j delete --force kill; done
 ls -A /run/jail; find /sys/fs/cgroup -mindepth 1 -type d; pgrep -x sleep || true";
-    let Some(said) = on_pure_v2(&with_bundle("sleep 1000", "{}", rest)) else { return };
+    let Some(said) = on_pure_v2(&config("sleep 1000"), script) else { return };
     assert_eq!((said.out.as_str(), said.code.trim()), (".cache\n", "0"), "{}", said.err);
 }
 
 #[test]
 fn the_default_root_is_a_clone_on_an_older_kernel_too() {
-    let script = "/run/lab/jail run demo -- sh -c 'touch /usr/made && ls /usr/made; ls /etc/shadow'; ls /usr/made";
-    let Some(said) = on_pure_v2(script) else { return };
+    let script = "$j run demo -- sh -c 'touch /usr/made && ls /usr/made; ls /etc/shadow' || ls /usr/made";
+    let Some(said) = on_pure_v2(&config("true"), script) else { return };
     assert_eq!(said.out, "/usr/made\n", "{}", said.err);
     assert_eq!(said.err.matches("No such file").count(), 2, "{}", said.err);
 }

@@ -11,7 +11,7 @@ use nix::sys::stat::Mode;
 use serde_json::{Value, json};
 use tests::{Bundle, Host, LIMIT, finish, processes, require_root, unique, view};
 
-use crate::lifecycle::{code, entries, left_nothing, lives, run_in_background, stage, wait_for};
+use crate::lifecycle::{code, entries, left_nothing, run_in_background, stage, wait_for};
 
 /// All that is below a folder, each with what would tell of a change. Access times are no change.
 fn tree(folder: &Path) -> BTreeMap<PathBuf, (u32, i64, i64, u64, Vec<u8>)> {
@@ -400,14 +400,13 @@ fn cleanup_leaves_what_is_not_broken() {
         return;
     }
     let (bundle, host) = running();
-    let mut named = |tail: &str| -> Bundle {
+    let in_same_store = || {
         let mut other = Bundle::new();
         other.root.clone_from(&bundle.root);
         other.args(&["sleep", "1000"]).create().ok();
-        println!("{tail}: {}", other.id);
         other
     };
-    let (created, stopped, broken) = (named("created"), named("stopped"), named("broken"));
+    let (created, stopped, broken) = (in_same_store(), in_same_store(), in_same_store());
     stopped.kill("KILL").ok();
     stopped.becomes("stopped");
     fs::remove_file(file(&broken, "state.json")).unwrap();
@@ -444,6 +443,35 @@ fn cleanup_leaves_a_jail_that_is_being_made() {
     assert_eq!(code(&mut create), Some(0));
     is_listed_as(&bundle, "created");
     bundle.delete_force().ok();
+    left_nothing(&bundle, &host);
+}
+
+/// In the first moment of a create there is a folder without a state, and that is nothing to mend.
+#[test]
+fn cleanup_never_takes_a_jail_that_was_just_made() {
+    if !require_root() {
+        return;
+    }
+    let (mut bundle, host) = stage();
+    bundle.args(&["sleep", "1000"]);
+    let done = std::sync::atomic::AtomicBool::new(false);
+    let made: Vec<_> = std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(std::sync::atomic::Ordering::Relaxed) {
+                    bundle.call(&["cleanup"]);
+                }
+            });
+        }
+        let made = (0..40).map(|_| (bundle.create(), bundle.state(), bundle.delete_force())).collect();
+        done.store(true, std::sync::atomic::Ordering::Relaxed);
+        made
+    });
+    for (create, state, delete) in made {
+        create.ok();
+        assert!(state.ok().contains("\"created\""));
+        delete.ok();
+    }
     left_nothing(&bundle, &host);
 }
 
