@@ -85,7 +85,8 @@ fn config(command: &str) -> Value {
 
 #[test]
 fn limits_are_in_the_kernels_files() {
-    let files = "cd /sys/fs/cgroup; cat memory.max memory.low pids.max cpu.max cpu.weight; echo x > /dev/null && echo null";
+    let files =
+        "cd /sys/fs/cgroup; cat memory.max memory.low pids.max cpu.max cpu.weight; echo x > /dev/null && echo null";
     let mut config = config(files);
     config["linux"]["resources"]["memory"] = json!({ "limit": 33554432, "reservation": 1048576, "swap": 67108864 });
     config["linux"]["resources"]["pids"] = json!({ "limit": 20 });

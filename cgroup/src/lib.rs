@@ -16,5 +16,5 @@ pub mod step;
 
 pub use layout::{Hierarchy, Layout};
 pub use plan::{join, plan};
-pub use process::{kill_all, processes};
+pub use process::{contain, kill_all, processes};
 pub use step::Step;

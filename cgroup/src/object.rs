@@ -83,6 +83,11 @@ pub fn is_leaf(object: &Object) -> bool {
     object.kind == KIND && !object.unique.starts_with(PARENT)
 }
 
+/// Whether `object` is a directory of a jail that carries the object's mark: whatever is inside belongs to that jail.
+pub(crate) fn is_ours(object: &Object) -> bool {
+    is_leaf(object) && matches!(Mark::of(Path::new(&object.name)), Ok(Mark::Jail(mark)) if mark == object.unique)
+}
+
 /// Removes the directory of `object`, its processes killed and the directories below it removed first; a parent only
 /// where it is empty. Objects are undone newest first: of v1, `freezer` comes first then, so that nothing stays frozen.
 ///

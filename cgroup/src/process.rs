@@ -22,11 +22,17 @@ const ROUNDS: usize = 16;
 
 /// Every process in the jail's cgroups and below them, as the caller's pid name space counts, in ascending order.
 ///
-/// `objects` may hold those of other kinds. What is gone has no processes.
+/// `objects` may hold those of other kinds. What is gone, or carries another mark, has no processes of this jail.
 pub fn processes(objects: &[Object]) -> Vec<Pid> {
-    let leaves = objects.iter().filter(|object| object::is_leaf(object));
+    let leaves = objects.iter().filter(|object| object::is_ours(object));
     let found: BTreeSet<_> = leaves.flat_map(|leaf| members(&tree(Path::new(&leaf.name)))).collect();
     found.into_iter().collect()
+}
+
+/// Whether `pid` is in one of the jail's cgroups, or below; stops at the first that has it.
+pub fn contain(objects: &[Object], pid: Pid) -> bool {
+    let mut leaves = objects.iter().filter(|object| object::is_ours(object));
+    leaves.any(|leaf| members(&tree(Path::new(&leaf.name))).contains(&pid))
 }
 
 /// Sends `signal` to every process of the jail, those included that are born meanwhile.
@@ -37,7 +43,7 @@ pub fn kill_all(objects: &[Object], signal: i32) -> Result<()> {
     if signal == libc::SIGKILL {
         // On v2 one write reaches even those that fork faster than they can be listed. Where it is refused, the rounds
         // below do it, and say what does not work.
-        for leaf in objects.iter().filter(|object| object::is_leaf(object)) {
+        for leaf in objects.iter().filter(|object| object::is_ours(object)) {
             let _ = write(&Path::new(&leaf.name).join("cgroup.kill"), "1");
         }
     }

@@ -150,15 +150,6 @@ pub(crate) fn delete(globals: &Globals, verb: &Delete) -> Result<i32> {
 
 /// `cleanup`: what is broken is removed, what runs is left alone.
 pub(crate) fn cleanup(globals: &Globals) -> Result<i32> {
-    let mut failed = None;
-    for summary in jail::list(&globals.root)? {
-        if !matches!(summary.status, jail::Status::Broken(_)) {
-            continue;
-        }
-        match jail::delete(&globals.root, &summary.id, true) {
-            Ok(()) => println!("{}", summary.id),
-            Err(error) => failed = Some(failed.map_or(error.clone(), |first: Error| first.and(error))),
-        }
-    }
-    failed.map_or(Ok(0), Err)
+    jail::cleanup(&globals.root)?.iter().for_each(|id| println!("{id}"));
+    Ok(0)
 }

@@ -43,7 +43,7 @@ pub fn read(folder: &Path) -> Result<Bundle> {
 /// As [`read`].
 pub fn parse(path: PathBuf, text: String, name: &str) -> Result<Bundle> {
     let (spec, warnings) = document::parse::<Spec>(&text, name)?;
-    check::spec(&spec)?;
+    check::spec(&spec).map_err(|error| document::locate(error, name, &text))?;
     for warning in warnings {
         crate::log::warn(&warning);
     }
@@ -58,8 +58,9 @@ pub fn parse(path: PathBuf, text: String, name: &str) -> Result<Bundle> {
 /// As [`read`].
 pub fn process(path: &Path) -> Result<Process> {
     let name = path.to_string_lossy();
-    let (process, warnings) = document::parse::<Process>(&document::read(path)?, &name)?;
-    check::process(&process, "")?;
+    let text = document::read(path)?;
+    let (process, warnings) = document::parse::<Process>(&text, &name)?;
+    check::process(&process, "").map_err(|error| document::locate(error, &name, &text))?;
     for warning in warnings {
         crate::log::warn(&warning);
     }

@@ -1,5 +1,6 @@
 //! What of a specification is not carried out: refused by name, never ignored.
 
+use crate::namespace::word;
 use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 use sys::{Error, Result};
 
@@ -18,6 +19,13 @@ pub fn spec(spec: &Spec) -> Result<()> {
         if set {
             return Err(Error::unsupported(format!("use {place}: this is a runtime for Linux")));
         }
+    }
+    match spec.root() {
+        None => return Err(Error::invalid("use /root: it is missing")),
+        Some(root) if root.path().as_os_str().is_empty() => {
+            return Err(Error::invalid("use /root/path: it is missing or empty"));
+        }
+        Some(_) => {}
     }
     if let Some(process) = spec.process() {
         self::process(process, "/process")?;
@@ -56,6 +64,14 @@ pub fn process(process: &Process, at: &str) -> Result<()> {
     refuse_later(&later, at)?;
     if process.args().as_ref().is_none_or(Vec::is_empty) {
         return Err(Error::invalid(format!("use {at}/args: it is empty; a program is needed")));
+    }
+    let user = process.user();
+    let groups = user.additional_gids().iter().flatten().map(|gid| ("additionalGids", *gid));
+    for (key, id) in [("uid", user.uid()), ("gid", user.gid())].into_iter().chain(groups) {
+        // The kernel takes it for "leave as it is", which here would be root.
+        if id == u32::MAX {
+            return Err(Error::invalid(format!("use {at}/user/{key} {id}: it is no user or group")));
+        }
     }
     if !process.cwd().is_absolute() {
         return Err(Error::invalid(format!("use {at}/cwd {:?}: it is not absolute", process.cwd())));
@@ -105,12 +121,15 @@ fn linux(spec: &Spec) -> Result<()> {
     for (index, namespace) in linux.namespaces().iter().flatten().enumerate() {
         let at = format!("/linux/namespaces/{index}");
         if seen.contains(&namespace.typ()) {
-            return Err(Error::invalid(format!("use {at}: {} is given twice", namespace.typ())));
+            return Err(Error::invalid(format!("use {at}: {} is given twice", word(namespace.typ()))));
         }
         seen.push(namespace.typ());
         match namespace.typ() {
             LinuxNamespaceType::Time => {
                 return Err(Error::unsupported(format!("use {at}: time name spaces are not carried out yet")));
+            }
+            LinuxNamespaceType::User if namespace.path().is_some() => {
+                return Err(Error::unsupported(format!("use {at}: joining a user name space is not carried out yet")));
             }
             LinuxNamespaceType::Mount if namespace.path().is_some() => {
                 return Err(Error::unsupported(format!("use {at}: joining a mount name space is not carried out yet")));
@@ -203,6 +222,6 @@ fn sysctl(key: &str, value: &str, seen: &[LinuxNamespaceType]) -> Result<()> {
     };
     match seen.contains(&owner) {
         true => Ok(()),
-        false => refuse(&format!("it needs a name space of type {owner}")),
+        false => refuse(&format!("it needs a name space of type {}", word(owner))),
     }
 }

@@ -20,7 +20,7 @@ use crate::init::{self, Starter};
 use crate::journal::{Journal, Process, Record};
 use crate::plan::{self, Plan};
 use crate::store::{self, Entry, State, Store};
-use crate::{bundle, jail, process};
+use crate::{bundle, document, jail, process};
 
 /// What `create` and `run` are asked for.
 #[derive(Debug)]
@@ -82,6 +82,10 @@ pub fn plan(request: &Request, cache: Option<&OwnedFd>) -> Result<(Plan, String)
         confinement: bundle::confinement(process, &request.spec, cache)?,
         may_raise: bundle::may_raise_limits(),
         clone: bundle::is_clone(&request.spec).then_some(scratch),
+    })
+    .map_err(|error| {
+        let name = request.bundle.join("config.json");
+        document::locate(error, &name.to_string_lossy(), request.config.get())
     })?;
     Ok((plan, mark))
 }
@@ -95,9 +99,9 @@ pub fn make(request: &Request, wait: bool) -> Result<Made> {
     let store = Store::make(&request.root)?;
     let cache = store.cache()?;
     let (plan, mark) = plan(request, Some(&cache))?;
-    let entry = store.reserve(&request.id)?;
+    let (entry, lock) = reserve(&store, &request.id)?;
     let mut making = Making { request, plan, entry, objects: Vec::new(), child: None };
-    let made = making.entry.lock().and_then(|lock| making.go(&mark, wait).map(|made| (made, lock)));
+    let made = making.go(&mark, wait).map(|made| (made, lock));
     match made {
         Ok(((channel, terminal), _lock)) => {
             let Making { entry, child, objects, .. } = making;
@@ -105,6 +109,19 @@ pub fn make(request: &Request, wait: bool) -> Result<Made> {
             Ok(Made { entry, child, channel, terminal, store, objects })
         }
         Err(error) => Err(making.undo(&store, error)),
+    }
+}
+
+/// Makes and locks the folder of a new jail.
+fn reserve(store: &Store, id: &JailId) -> Result<(Entry, OwnedFd)> {
+    loop {
+        let entry = store.reserve(id)?;
+        match entry.lock() {
+            Ok(lock) if entry.is_current(store)? => return Ok((entry, lock)),
+            // `delete --force` came between and took it for a half-made one: it is gone, and the name is free again.
+            Ok(_) => {}
+            Err(error) => return Err(store.remove(&entry).err().map_or(error.clone(), |other| error.and(other))),
+        }
     }
 }
 

@@ -95,6 +95,77 @@ fn pointer(path: &serde_path_to_error::Path) -> String {
     if text.is_empty() { "/".to_owned() } else { text }
 }
 
+/// Puts file, line and column into a refusal that names a JSON pointer: `use /process/args: …`.
+pub fn locate(mut error: Error, name: &str, text: &str) -> Error {
+    let (verb, rest) = error.what.split_once(' ').unwrap_or_default();
+    let pointer = rest.split([' ', ':']).next().unwrap_or_default();
+    if !matches!(verb, "use" | "apply" | "mount") || !pointer.starts_with('/') {
+        return error;
+    }
+    let keys: Vec<String> = pointer.split('/').skip(1).map(|key| key.replace("~1", "/").replace("~0", "~")).collect();
+    if let Some((line, column)) = position(text, &keys) {
+        error.what = format!("{verb} {name}:{line}:{column}: {rest}");
+    }
+    error
+}
+
+/// Where the value of a pointer begins, or of as much of it as there is.
+fn position(text: &str, keys: &[String]) -> Option<(usize, usize)> {
+    (0..=keys.len()).rev().find_map(|len| {
+        let mut json = serde_json::Deserializer::from_str(text);
+        let found = serde::de::DeserializeSeed::deserialize(Seek(&keys[..len]), &mut json).err()?;
+        // Any other error means that there is no such place.
+        let text = found.to_string();
+        let there = text.starts_with(Seek::FOUND) || text.contains("expected found");
+        there.then(|| (found.line(), found.column()))
+    })
+}
+
+/// Follows the keys through a document and stops at their end with an error, since that is what has a position.
+struct Seek<'a>(&'a [String]);
+
+impl Seek<'_> {
+    const FOUND: &'static str = "found";
+}
+
+impl<'de> serde::de::DeserializeSeed<'de> for Seek<'_> {
+    type Value = ();
+
+    fn deserialize<D: serde::Deserializer<'de>>(self, json: D) -> Result<(), D::Error> {
+        json.deserialize_any(self)
+    }
+}
+
+impl<'de> serde::de::Visitor<'de> for Seek<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Said of a text, a number or nothing: it is the place where there are no more keys.
+        f.write_str(if self.0.is_empty() { Self::FOUND } else { "more" })
+    }
+
+    fn visit_map<A: serde::de::MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let Some((first, rest)) = self.0.split_first() else { return Err(serde::de::Error::custom(Self::FOUND)) };
+        while let Some(key) = map.next_key::<String>()? {
+            match key == *first {
+                true => return map.next_value_seed(Seek(rest)),
+                false => map.next_value::<serde::de::IgnoredAny>().map(drop)?,
+            }
+        }
+        Ok(())
+    }
+
+    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<(), A::Error> {
+        let Some((first, rest)) = self.0.split_first() else { return Err(serde::de::Error::custom(Self::FOUND)) };
+        for _ in 0..first.parse::<usize>().unwrap_or(usize::MAX) {
+            if list.next_element::<serde::de::IgnoredAny>()?.is_none() {
+                return Ok(());
+            }
+        }
+        list.next_element_seed(Seek(rest)).map(drop)
+    }
+}
+
 /// The kernel ends every string at NUL, so one in a document would silently cut what was asked for.
 fn refuse_nul(text: &str, name: &str) -> Result<()> {
     if !text.contains("\\u0000") {
@@ -149,6 +220,17 @@ mod tests {
     fn a_string_with_nul_is_refused_with_its_place() {
         let text = r#"{"ociVersion":"1.2.0","hostname":"a\u0000b"}"#;
         assert_eq!(refusal(text), "cannot use config.json:1:36: /hostname: it contains NUL");
+    }
+
+    #[test]
+    fn a_refusal_that_names_a_pointer_gets_the_place() {
+        let text = "{\"process\":\n {\"args\": [], \"cwd\": \"x\",\n \"rlimits\": [1, {\"soft\": 2}]}}";
+        let place = |pointer: &str| locate(Error::invalid(format!("use {pointer}: no")), "c", text).what;
+        assert_eq!(place("/process/args"), "use c:2:12: /process/args: no");
+        assert_eq!(place("/process/rlimits/1/soft"), "use c:3:26: /process/rlimits/1/soft: no");
+        // As much of it as there is.
+        assert_eq!(place("/process/user/uid"), "use c:2:2: /process/user/uid: no");
+        assert_eq!(place("nothing"), "use nothing: no");
     }
 
     #[test]

@@ -49,8 +49,8 @@ pub fn exec(request: &Request, process: impl FnOnce(&Spec) -> Result<Process>) -
     let store = Store::open(&request.root)?;
     let jail = Jail::open(store.as_ref(), &request.id)?;
     let step = || format!("exec in {}", request.id);
-    let pidfd = match (jail.status(), jail.process()) {
-        ((Status::Created | Status::Running, _), Some(process)) => process.open()?,
+    let pidfd = match jail.status() {
+        (Status::Created | Status::Running, _) => jail.open_process()?,
         _ => None,
     };
     let Some(pidfd) = pidfd else {
@@ -206,7 +206,9 @@ pub struct Wish {
 /// # Errors
 /// `Invalid` for what is no capability, and as the check of any document.
 pub fn document(spec: &Spec, wish: Wish) -> Result<Process> {
-    let mut process = spec.process().clone().unwrap_or_default();
+    let Some(mut process) = spec.process().clone() else {
+        return Err(Error::invalid("use /process: it is missing"));
+    };
     process.set_args(Some(wish.args)).set_terminal(Some(wish.terminal));
     if let Some(cwd) = wish.cwd {
         process.set_cwd(cwd);
@@ -229,10 +231,18 @@ pub fn document(spec: &Spec, wish: Wish) -> Result<Process> {
         process.set_no_new_privileges(Some(true));
     }
     if !wish.capabilities.is_empty() {
-        process.set_capabilities(Some(more(process.capabilities().clone().unwrap_or_default(), &wish.capabilities)?));
+        let caps = process.capabilities().clone().unwrap_or_else(none);
+        process.set_capabilities(Some(more(caps, &wish.capabilities)?));
     }
     crate::check::process(&process, "/process")?;
     Ok(process)
+}
+
+/// No capabilities; the default of the type has some.
+fn none() -> LinuxCapabilities {
+    let mut caps = LinuxCapabilities::default();
+    caps.set_bounding(None).set_effective(None).set_permitted(None).set_inheritable(None).set_ambient(None);
+    caps
 }
 
 fn more(mut caps: LinuxCapabilities, names: &[String]) -> Result<LinuxCapabilities> {

@@ -69,8 +69,6 @@ pub fn attend(child: &Child, terminal: Option<OwnedFd>, mut signals: Signals) ->
     let stdin = std::io::stdin();
     let (mut typing, mut showing) = (terminal.is_some(), terminal.is_some());
     loop {
-        let nothing = PollFlags::empty();
-        let listen = |on: bool| if on { PollFlags::POLLIN } else { nothing };
         let mut fds = vec![
             PollFd::new(child.pidfd.as_fd(), PollFlags::POLLIN),
             PollFd::new(signals.0.as_fd(), PollFlags::POLLIN),
@@ -80,7 +78,7 @@ pub fn attend(child: &Child, terminal: Option<OwnedFd>, mut signals: Signals) ->
                 fds.push(PollFd::new(terminal.as_fd(), PollFlags::POLLIN));
             }
             if typing {
-                fds.push(PollFd::new(stdin.as_fd(), listen(typing)));
+                fds.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
             }
         }
         match poll(&mut fds, PollTimeout::NONE) {
@@ -90,11 +88,15 @@ pub fn attend(child: &Child, terminal: Option<OwnedFd>, mut signals: Signals) ->
         };
         let ready: Vec<bool> = fds.iter().map(|fd| fd.any().unwrap_or(false)).collect();
         drop(fds);
+        // In the order in which they were put in, and only those that were.
+        let mut more = ready[2..].iter().copied();
+        let shown = showing && more.next().unwrap_or(false);
+        let typed = typing && more.next().unwrap_or(false);
         if let Some(terminal) = &terminal {
-            if showing && ready.get(2) == Some(&true) {
+            if shown {
                 showing = copy(terminal.as_fd(), std::io::stdout().as_fd());
             }
-            if typing && ready.get(if showing { 3 } else { 2 }) == Some(&true) {
+            if typed {
                 typing = copy(stdin.as_fd(), terminal.as_fd());
             }
         }

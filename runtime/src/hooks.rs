@@ -95,6 +95,7 @@ pub fn run(at: &str, hook: &Hook, state: &str) -> Result<()> {
         let (name, value) = word.split_once('=').unwrap_or((word, ""));
         command.env(name, value);
     }
+    sys::process::die_together(&mut command);
     let mut child = command.spawn().doing(step)?;
     if let Some(mut stdin) = child.stdin.take() {
         // A hook that does not read its state is not wrong.

@@ -53,6 +53,7 @@ pub struct Jail {
     held: bool,
     records: Vec<Record>,
     damaged: Option<String>,
+    busy: bool,
 }
 
 impl Jail {
@@ -76,8 +77,14 @@ impl Jail {
             Ok((state, fd)) => (Ok(state), sys::file::is_held(&fd).doing(|| format!("look at {}", entry.id))?),
             Err(reason) => (Err(reason), false),
         };
-        let (records, damaged) = journal::read(&entry)?;
-        Ok(Self { entry, state, held, records, damaged })
+        let (records, damaged) = match journal::read(&entry) {
+            Ok(read) => read,
+            Err(error) => (Vec::new(), Some(error.to_string())),
+        };
+        let made = records.iter().any(|record| matches!(record, Record::Created(_)));
+        // Only while it is being made does another process keep the folder locked without having written this down.
+        let busy = !made && entry.is_busy()?;
+        Ok(Self { entry, state, held, records, damaged, busy })
     }
 
     /// What never changes in its life.
@@ -123,6 +130,7 @@ impl Jail {
     pub fn status(&self) -> (Status, Option<Pid>) {
         let state = match &self.state {
             Ok(state) => state,
+            Err(_) if self.busy => return (Status::Creating, None),
             Err(reason) => return (Status::Broken(reason.clone()), None),
         };
         if store::boot().is_ok_and(|boot| boot != state.boot) {
@@ -131,15 +139,33 @@ impl Jail {
         if let Some(reason) = &self.damaged {
             return (Status::Broken(reason.clone()), None);
         }
-        match (self.process(), self.held) {
-            (None, true) => (Status::Creating, None),
-            (None, false) => (Status::Broken("its creation was interrupted".to_owned()), None),
-            (Some(process), held) => match process.is_alive() {
-                false => (Status::Stopped, None),
-                // The state is held until process 1 becomes the program.
-                true if held => (Status::Created, Some(Pid::from_raw(process.pid))),
-                true => (Status::Running, Some(Pid::from_raw(process.pid))),
-            },
+        match self.process() {
+            None if self.busy => (Status::Creating, None),
+            None => (Status::Broken("its creation was interrupted".to_owned()), None),
+            Some(process) if !process.is_alive() || !self.is_inside(process) => (Status::Stopped, None),
+            // The state is held until process 1 becomes the program.
+            Some(process) if self.held => (Status::Created, Some(Pid::from_raw(process.pid))),
+            Some(process) => (Status::Running, Some(Pid::from_raw(process.pid))),
+        }
+    }
+
+    /// Whether a process is in the jail's cgroups: its number and start time alone could be another's after a reboot,
+    /// or be written by somebody else. Where the host has no cgroups there is nothing to ask.
+    fn is_inside(&self, process: Process) -> bool {
+        let objects = self.objects();
+        cgroup::contain(&objects, Pid::from_raw(process.pid))
+            || (objects.is_empty() && cgroup::Layout::read().is_ok_and(|layout| layout.hierarchies().next().is_none()))
+    }
+
+    /// A descriptor of process 1, where it is alive and the jail's.
+    ///
+    /// # Errors
+    /// As pidfd_open(2).
+    pub fn open_process(&self) -> Result<Option<OwnedFd>> {
+        match self.process() {
+            // Asked after it was opened: the answer is about what the descriptor holds.
+            Some(process) => Ok(process.open()?.filter(|_| self.is_inside(process))),
+            None => Ok(None),
         }
     }
 
@@ -153,8 +179,8 @@ impl Jail {
         if all {
             return cgroup::kill_all(&self.objects(), signal);
         }
-        let pidfd = match (status, self.process()) {
-            (Status::Created | Status::Running, Some(process)) => process.open()?,
+        let pidfd = match status {
+            Status::Created | Status::Running => self.open_process()?,
             _ => None,
         };
         match pidfd {
@@ -172,15 +198,33 @@ impl Jail {
     /// # Errors
     /// `WrongState` where it runs and `force` is off; what could not be undone, with its holders: the jail stays then.
     pub fn delete(self, store: &Store, path: &Path, force: bool) -> Result<()> {
+        self.remove(store, path, force, false)
+    }
+
+    /// Removes it if it is broken, and leaves it alone otherwise.
+    ///
+    /// # Errors
+    /// As [`Jail::delete`].
+    pub fn mend(self, store: &Store, path: &Path) -> Result<()> {
+        self.remove(store, path, true, true)
+    }
+
+    fn remove(self, store: &Store, path: &Path, force: bool, only_broken: bool) -> Result<()> {
         let id = self.entry.id.clone();
         let lock = self.entry.lock()?;
         if !self.entry.is_current(store)? {
-            return Err(Error::new(Kind::NotFound, format!("delete {id}: it does not exist")));
+            return missing(&id, force);
         }
         // Read again under the lock: what was read before may be old.
-        let jail = Self::read(store.entry(&id)?)?;
+        let mut jail = Self::read(store.entry(&id)?)?;
+        // The lock is ours: nobody is making it any more.
+        jail.busy = false;
         let (status, _) = jail.status();
-        if !force && !matches!(status, Status::Stopped) {
+        if only_broken && !matches!(status, Status::Broken(_)) {
+            return Ok(());
+        }
+        // A created one has not begun to do anything; containerd deletes it as runc lets it.
+        if !force && !matches!(status, Status::Stopped | Status::Created) {
             let reason = match &status {
                 Status::Broken(reason) => format!("it is broken: {reason}"),
                 other => format!("container is not stopped: it is {other}"),
@@ -204,7 +248,7 @@ impl Jail {
 
     /// Kills process 1; with its pid name space goes all that is in it.
     fn end(&self) -> Result<Option<OwnedFd>> {
-        let Some(pidfd) = self.process().map(|process| process.open()).transpose()?.flatten() else { return Ok(None) };
+        let Some(pidfd) = self.open_process()? else { return Ok(None) };
         match sys::process::pidfd_send_signal(&pidfd, nix::libc::SIGKILL) {
             Ok(()) | Err(nix::errno::Errno::ESRCH) => Ok(Some(pidfd)),
             Err(errno) => Err(Error::kernel(format!("kill {}", self.entry.id), errno)),
@@ -267,7 +311,11 @@ pub fn undo(objects: &[Object]) -> Result<()> {
     for object in objects.iter().rev() {
         let undone = match object.kind.as_str() {
             cgroup::object::KIND => cgroup::object::undo(object, deadline),
-            other => Err(Error::unsupported(format!("undo {object}: this program knows no {other}"))),
+            // A newer program's: what is not known is not touched, and keeps nothing else back.
+            other => {
+                crate::log::warn(&format!("{object} is left alone: this program knows no {other}"));
+                Ok(())
+            }
         };
         if let Err(error) = undone {
             failed = Some(match failed {
@@ -296,6 +344,27 @@ pub fn delete(root: &Path, id: &JailId, force: bool) -> Result<()> {
         }
         Err(error) => Err(error),
     }
+}
+
+/// Removes every broken jail, and tells which.
+///
+/// # Errors
+/// What could not be removed, after all others were.
+pub fn cleanup(root: &Path) -> Result<Vec<JailId>> {
+    let (mut mended, mut failed) = (Vec::new(), None::<Error>);
+    let Some(store) = Store::open(root)? else { return Ok(mended) };
+    for summary in list(root)?.into_iter().filter(|summary| matches!(summary.status, Status::Broken(_))) {
+        let done = match store.entry(&summary.id) {
+            Ok(entry) => Jail::read(entry).and_then(|jail| jail.mend(&store, root)),
+            Err(error) if error.kind == Kind::NotFound => continue,
+            Err(_) => delete(root, &summary.id, true),
+        };
+        match done {
+            Ok(()) => mended.push(summary.id),
+            Err(error) => failed = Some(failed.map_or(error.clone(), |first| first.and(error))),
+        }
+    }
+    failed.map_or(Ok(mended), Err)
 }
 
 fn missing(id: &JailId, force: bool) -> Result<()> {

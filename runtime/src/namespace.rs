@@ -24,7 +24,7 @@ pub enum Step {
     /// Host: … and no longer.
     LeavePid,
     /// Jail: the name space in `slot` is joined.
-    Join { kind: LinuxNamespaceType, slot: usize },
+    Join { kind: LinuxNamespaceType, path: PathBuf, slot: usize },
     /// Host: who is who in the new user name space.
     Map { uid: String, gid: String },
     /// Jail: becomes root of the new user name space.
@@ -36,10 +36,10 @@ pub enum Step {
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Open { kind, path, .. } => write!(f, "open {kind} name space {}", path.display()),
+            Self::Open { kind, path, .. } => write!(f, "open {} name space {}", word(*kind), path.display()),
             Self::JoinPid { .. } => f.write_str("join the pid name space"),
             Self::LeavePid => f.write_str("leave the pid name space"),
-            Self::Join { kind, .. } => write!(f, "join the {kind} name space"),
+            Self::Join { kind, path, .. } => write!(f, "join the {} name space {}", word(*kind), path.display()),
             Self::Map { .. } => f.write_str("map the users of the jail"),
             Self::Root => f.write_str("become root of the user name space"),
             Self::Cgroup => f.write_str("make the cgroup name space"),
@@ -58,6 +58,20 @@ pub fn flag(kind: LinuxNamespaceType) -> CloneFlags {
         LinuxNamespaceType::Pid => CloneFlags::CLONE_NEWPID,
         LinuxNamespaceType::Network => CloneFlags::CLONE_NEWNET,
         LinuxNamespaceType::Time => CloneFlags::from_bits_retain(nix::libc::CLONE_NEWTIME),
+    }
+}
+
+/// The specification's word.
+pub fn word(kind: LinuxNamespaceType) -> &'static str {
+    match kind {
+        LinuxNamespaceType::Mount => "mount",
+        LinuxNamespaceType::Cgroup => "cgroup",
+        LinuxNamespaceType::Uts => "uts",
+        LinuxNamespaceType::Ipc => "ipc",
+        LinuxNamespaceType::User => "user",
+        LinuxNamespaceType::Pid => "pid",
+        LinuxNamespaceType::Network => "network",
+        LinuxNamespaceType::Time => "time",
     }
 }
 
@@ -94,10 +108,10 @@ impl Step {
                 let own = File::open("/proc/self/ns/pid").doing(step)?;
                 setns(own.as_fd(), CloneFlags::CLONE_NEWPID).doing(step)
             }
-            Self::Join { kind, slot } => {
+            Self::Join { kind, slot, .. } => {
                 let fd = ctx.take(*slot).ok_or_else(missing)?;
                 setns(&fd, flag(*kind)).map_err(|errno| match errno {
-                    Errno::EINVAL => Error::invalid(format!("{self}: the path given names no {kind} name space")),
+                    Errno::EINVAL => Error::invalid(format!("{self}: it is no {} name space", word(*kind))),
                     other => Error::kernel(step(), other),
                 })
             }

@@ -263,13 +263,15 @@ impl Planner {
         joins.sort_by_key(|(kind, _)| *kind != LinuxNamespaceType::User);
         for (kind, path) in joins {
             let slot = self.next_slot();
-            self.push(Rank::Source, Side::Host, Step::Namespace(namespace::Step::Open { kind, path, slot }));
+            let step = namespace::Step::Open { kind, path: path.clone(), slot };
+            self.push(Rank::Source, Side::Host, Step::Namespace(step));
             if kind == LinuxNamespaceType::Pid {
                 // A process cannot change its own; its children are born into it.
                 self.push(Rank::Source, Side::Host, Step::Namespace(namespace::Step::JoinPid { slot }));
                 self.push(Rank::Map, Side::Host, Step::Namespace(namespace::Step::LeavePid));
             } else {
-                self.push(Rank::Namespace, Side::Jail, Step::Namespace(namespace::Step::Join { kind, slot }));
+                let step = namespace::Step::Join { kind, path, slot };
+                self.push(Rank::Namespace, Side::Jail, Step::Namespace(step));
             }
         }
         if flags.contains(CloneFlags::CLONE_NEWUSER)

@@ -47,6 +47,9 @@ impl Process {
     /// As pidfd_open(2).
     pub fn open(&self) -> Result<Option<OwnedFd>> {
         let pid = Pid::from_raw(self.pid);
+        if self.pid <= 0 {
+            return Ok(None);
+        }
         match sys::process::pidfd_open(pid) {
             // Looked at after the descriptor was opened: the answer is about what the descriptor holds.
             Ok(pidfd) => Ok(self.is_alive().then_some(pidfd)),

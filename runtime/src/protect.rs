@@ -54,7 +54,11 @@ pub fn is_ensured() -> Result<()> {
     match statvfs("/proc/self/exe").doing(step)?.flags().contains(FsFlags::ST_RDONLY) {
         // Inherited by what is cloned: nothing in a jail may look into a process on its way there. (A jail that was
         // given CAP_SYS_PTRACE and no user name space of its own still may; SECURITY.md says so.)
-        true => set_dumpable(false).doing(|| "make the runtime not dumpable"),
+        true => {
+            set_dumpable(false).doing(|| "make the runtime not dumpable")?;
+            // What the caller had open is for the runtime's eyes only, if for anybody's: no hook and no jail gets it.
+            sys::file::close_on_exec_from(3).doing(|| "mark descriptors close-on-exec")
+        }
         false => Err(Error::new(Kind::Denied, format!("{}: it can be written to", step()))),
     }
 }

@@ -54,6 +54,12 @@ pub struct State {
     pub config: Box<RawValue>,
 }
 
+/// What every version of [`State`] has.
+#[derive(Deserialize)]
+struct Version {
+    version: u32,
+}
+
 /// An open root folder.
 #[derive(Debug)]
 pub struct Store {
@@ -184,12 +190,16 @@ impl Store {
     /// As unlinkat(2), naming what cannot be removed.
     pub fn remove(&self, entry: &Entry) -> Result<()> {
         for name in FILES {
-            unlink(&entry.fd, name, UnlinkatFlags::NoRemoveDir).doing(|| format!("remove {name} of {}", entry.id))?;
+            match unlink(&entry.fd, name, UnlinkatFlags::NoRemoveDir) {
+                // A folder in its place; what follows removes whatever there is.
+                Ok(()) | Err(Errno::EISDIR) => {}
+                Err(errno) => return Err(Error::kernel(format!("remove {name} of {}", entry.id), errno)),
+            }
         }
         match unlink(&self.fd, entry.id.as_str(), UnlinkatFlags::RemoveDir) {
             // Files of a newer version, or a stranger's: a forced delete is what ends them.
             Err(Errno::ENOTEMPTY | Errno::EEXIST) => {
-                clear(&entry.fd).doing(|| format!("empty the folder of {}", entry.id))?;
+                clear(entry).doing(|| format!("empty the folder of {}", entry.id))?;
                 unlink(&self.fd, entry.id.as_str(), UnlinkatFlags::RemoveDir)
             }
             other => other,
@@ -213,14 +223,13 @@ fn unlink(folder: &OwnedFd, name: &str, flags: UnlinkatFlags) -> nix::Result<()>
     }
 }
 
-/// Removes every file in a folder, and empty folders.
-fn clear(folder: &OwnedFd) -> nix::Result<()> {
-    let names: Vec<_> =
-        Dir::openat(folder, ".", FOLDER, Mode::empty())?.iter().filter_map(|entry| entry.ok()).collect();
-    for entry in names.iter().filter(|entry| !matches!(entry.file_name().to_bytes(), b"." | b"..")) {
-        match unlinkat(folder, entry.file_name(), UnlinkatFlags::NoRemoveDir) {
-            Err(Errno::EISDIR | Errno::EPERM) => unlinkat(folder, entry.file_name(), UnlinkatFlags::RemoveDir)?,
-            other => other?,
+/// Removes everything in the folder of a jail. No link is followed.
+fn clear(entry: &Entry) -> std::io::Result<()> {
+    for found in std::fs::read_dir(entry.path())? {
+        let found = found?;
+        match found.file_type()?.is_dir() {
+            true => std::fs::remove_dir_all(found.path())?,
+            false => std::fs::remove_file(found.path())?,
         }
     }
     Ok(())
@@ -249,6 +258,20 @@ impl Entry {
             }
             // flock(2) has no time limit of its own, and a blocking one could hang on a hook of another verb.
             std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Whether another verb has the lock.
+    ///
+    /// # Errors
+    /// As flock(2).
+    pub fn is_busy(&self) -> Result<bool> {
+        let step = || format!("look at jail {}", self.id);
+        let look = openat(&self.fd, ".", FOLDER, Mode::empty()).doing(step)?;
+        match sys::file::lock(&look) {
+            Ok(()) => Ok(false),
+            Err(Errno::EWOULDBLOCK) => Ok(true),
+            Err(errno) => Err(Error::kernel(step(), errno)),
         }
     }
 
@@ -287,11 +310,14 @@ impl Entry {
             .take(32 << 20)
             .read_to_end(&mut text)
             .map_err(|error| format!("its state cannot be read: {error}"))?;
-        let state: State = serde_json::from_slice(&text).map_err(|error| format!("its state is damaged: {error}"))?;
-        match state.version {
-            VERSION => Ok((state, OwnedFd::from(file))),
-            other => Err(format!("its state has version {other}; this program reads {VERSION}")),
+        let damaged = |error| format!("its state is damaged: {error}");
+        // The version alone first: the rest of another one may look different.
+        let Version { version } = serde_json::from_slice(&text).map_err(damaged)?;
+        if version != VERSION {
+            return Err(format!("its state has version {version}; this program reads {VERSION}"));
         }
+        let state = serde_json::from_slice(&text).map_err(damaged)?;
+        Ok((state, OwnedFd::from(file)))
     }
 
     /// The path of the folder for calls that take no descriptor.

@@ -132,7 +132,8 @@ impl Planner<'_> {
     fn source(&mut self, source: CString, recursive: bool, attr: MountAttr, below: MountAttr) -> usize {
         let slot = self.slot;
         self.slot += 1;
-        self.steps.push((Rank::Source, Side::Host, Step::Source { slot, source, recursive, attr, below }));
+        let step = Step::Source { slot, source, recursive, attr, below, directory: false };
+        self.steps.push((Rank::Source, Side::Host, step));
         slot
     }
 
@@ -150,7 +151,10 @@ impl Planner<'_> {
             None => {
                 // Private: what is mounted below must not travel to the host, whatever the root is to be in the end.
                 let below = MountAttr { propagation: libc::MS_PRIVATE, ..MountAttr::default() };
-                let slot = self.source(path, true, MountAttr::default(), below);
+                let (slot, attr) = (self.slot, MountAttr::default());
+                self.slot += 1;
+                let root = Step::Source { slot, source: path, recursive: true, attr, below, directory: true };
+                self.steps.push((Rank::Source, Side::Host, root));
                 self.jail(Rank::Root, Step::Root { slot });
             }
         }

@@ -52,7 +52,8 @@ pub struct Device {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
     /// Host: a detached copy of the host's tree at `source`, kept in `slot`, with its attributes set while only we see it.
-    Source { slot: usize, source: CString, recursive: bool, attr: MountAttr, below: MountAttr },
+    /// With `directory` it must be one.
+    Source { slot: usize, source: CString, recursive: bool, attr: MountAttr, below: MountAttr, directory: bool },
     /// Jail: the host's null device, proved to be that, kept in `slot`.
     Null { slot: usize },
     /// Jail: nothing that is mounted here shows on the host.
@@ -114,8 +115,11 @@ impl Step {
     pub fn run(&self, ctx: &mut Ctx) -> Result<()> {
         let step = || self.to_string();
         match self {
-            Self::Source { slot, source, recursive, attr, below } => {
+            Self::Source { slot, source, recursive, attr, below, directory } => {
                 let tree = clone_tree(AT_FDCWD, source, *recursive).doing(step)?;
+                if *directory && !is_directory(&tree).doing(step)? {
+                    return Err(Error::invalid(format!("{self} as the root: it is no directory")));
+                }
                 // Detached first: a mount that were attached while still shared would show on the host.
                 let change = |recursive, attr: &MountAttr| match *attr == MountAttr::default() {
                     true => Ok(()),
@@ -216,13 +220,16 @@ fn attach_root(tree: &OwnedFd) -> nix::Result<()> {
     attach(tree, old)
 }
 
+fn is_directory(file: &OwnedFd) -> nix::Result<bool> {
+    Ok(SFlag::from_bits_truncate(fstat(file)?.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR)
+}
+
 fn bind_target(root: BorrowedFd<'_>, tree: &OwnedFd, target: &CStr) -> Result<OwnedFd> {
     match beneath::place(root, target) {
         Err(Errno::ENOENT) => {}
         found => return found.doing(|| format!("open {} in the root", target.to_string_lossy())),
     }
-    let mode = fstat(tree).doing(|| format!("look at the source of {}", target.to_string_lossy()))?.st_mode;
-    match SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFDIR {
+    match is_directory(tree).doing(|| format!("look at the source of {}", target.to_string_lossy()))? {
         true => beneath::directory(root, target, 0o755),
         false => beneath::file(root, target),
     }
@@ -312,8 +319,7 @@ fn mask(ctx: &mut Ctx, path: &CStr, null: usize, empty: usize) -> Result<()> {
         Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
         found => found.doing(step)?,
     };
-    let mode = fstat(&place).doing(step)?.st_mode;
-    let cover = if SFlag::from_bits_truncate(mode) & SFlag::S_IFMT == SFlag::S_IFDIR { empty } else { null };
+    let cover = if is_directory(&place).doing(step)? { empty } else { null };
     let tree = match ctx.sources.get(cover).and_then(Option::as_ref) {
         Some(cover) => {
             let tree = clone_tree(cover, c"", false).doing(step)?;

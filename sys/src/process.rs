@@ -136,6 +136,18 @@ pub fn reset_signals() {
     let _ = nix::sys::signal::SigSet::empty().thread_set_mask();
 }
 
+/// Lets the kernel end what `command` starts when this process dies. Source: prctl(2), PR_SET_PDEATHSIG.
+pub fn die_together(command: &mut std::process::Command) {
+    let parent = nix::unistd::getpid();
+    let tie = move || {
+        nix::sys::prctl::set_pdeathsig(nix::sys::signal::Signal::SIGKILL)?;
+        // It may have died before it could be tied to.
+        if nix::unistd::getppid() == parent { Ok(()) } else { Err(std::io::Error::from(Errno::ESRCH)) }
+    };
+    // SAFETY: between fork and exec only prctl(2) and getppid(2) are called, which are async-signal-safe.
+    unsafe { std::os::unix::process::CommandExt::pre_exec(command, tie) };
+}
+
 /// Ends this process without running destructors or flushing: for the child of [`clone3`] only.
 pub fn exit_now(code: i32) -> ! {
     // SAFETY: _exit(2) ends the process and touches no memory of ours.

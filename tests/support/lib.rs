@@ -41,5 +41,5 @@ pub fn installed(name: &str) -> bool {
 pub fn unique() -> String {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(1);
-    format!("jt{}x{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
+    format!("jt{}x{}z", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed))
 }
