@@ -35,6 +35,7 @@ impl Ground {
             layout.v1.clear();
         }
         if !nix::unistd::geteuid().is_root() || layout.hierarchies().next().is_none() {
+            assert!(std::env::var_os("CI").is_none(), "needs root and cgroups, and in CI nothing is skipped");
             println!("skipped: needs root and cgroups");
             return None;
         }

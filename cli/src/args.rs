@@ -16,7 +16,7 @@ pub(crate) struct Args {
     pub(crate) command: Command,
 }
 
-/// What holds for every verb.
+// What holds for every verb.
 #[derive(Debug, Group)]
 pub(crate) struct Globals {
     /// Folder of the jails' state
@@ -83,14 +83,14 @@ pub(crate) enum Command {
     Spec(Spec),
 }
 
-/// A verb that takes a name and nothing else.
+// A verb that takes a name and nothing else.
 #[derive(Debug, Group)]
 pub(crate) struct Named {
     /// Name of the jail
     pub(crate) id: String,
 }
 
-/// What a jail is made from.
+// What a jail is made from.
 #[derive(Debug, Group)]
 pub(crate) struct Create {
     /// Name of the jail

@@ -13,7 +13,7 @@ use crate::args::{self, Create, Delete, Exec, Globals, Kill, Named, Run};
 
 /// `create`.
 pub(crate) fn create(globals: &Globals, verb: &Create) -> Result<i32> {
-    let request = request(globals, verb)?;
+    let request = request(globals, verb, false)?;
     if verb.dry_run {
         return dry_run(&request);
     }
@@ -24,7 +24,7 @@ pub(crate) fn create(globals: &Globals, verb: &Create) -> Result<i32> {
 
 /// `run`.
 pub(crate) fn run(globals: &Globals, verb: &Run) -> Result<i32> {
-    let request = request(globals, &verb.create)?;
+    let request = request(globals, &verb.create, !verb.detach)?;
     if verb.create.dry_run {
         return dry_run(&request);
     }
@@ -49,8 +49,8 @@ fn terminal_has_a_taker(request: &Request) -> Result<()> {
     }
 }
 
-/// Which door was taken decides only where the specification comes from.
-fn request(globals: &Globals, verb: &Create) -> Result<Request> {
+/// Which door was taken decides only where the specification comes from. A jail that nobody attends gets no terminal.
+fn request(globals: &Globals, verb: &Create, attended: bool) -> Result<Request> {
     if verb.no_pivot {
         return Err(Error::unsupported("use --no-pivot: without pivot_root(2) the host's tree stays in reach"));
     }
@@ -59,7 +59,7 @@ fn request(globals: &Globals, verb: &Create) -> Result<Request> {
     let Bundle { path, spec, config } = match &verb.bundle {
         Some(folder) => bundle::read(folder)?,
         None if args::is_oci_name() => bundle::read(Path::new("."))?,
-        None => default_bundle(verb)?,
+        None => default_bundle(verb, attended)?,
     };
     Ok(Request {
         root: globals.root.clone(),
@@ -73,8 +73,8 @@ fn request(globals: &Globals, verb: &Create) -> Result<Request> {
     })
 }
 
-fn default_bundle(verb: &Create) -> Result<Bundle> {
-    let terminal = nix::unistd::isatty(std::io::stdin()).unwrap_or(false);
+fn default_bundle(verb: &Create, attended: bool) -> Result<Bundle> {
+    let terminal = attended && nix::unistd::isatty(std::io::stdin()).unwrap_or(false);
     let tree = verb.from.to_str().ok_or_else(|| Error::invalid("use --from: it is not UTF-8"))?;
     let (_, text) = friendly::spec(&verb.id, tree, &verb.command, terminal)?;
     bundle::parse(PathBuf::from("/"), text, "the default specification")
