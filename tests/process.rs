@@ -690,7 +690,8 @@ fn a_run_on_a_terminal_has_its_size_and_keys() {
     if !require_root() {
         return;
     }
-    for runtime in runtimes() {
+    // Not against runc, which sets the size after the start: its signal can end the `read` below.
+    for runtime in [Runtime::jail()] {
         let (mut bundle, host) = stage_of(runtime);
         with_terminal(&mut bundle);
         let script = "trap 'stty size' WINCH; trap 'echo interrupted; exit 6' INT; stty size; read word; echo got $word; \

@@ -125,7 +125,7 @@ ls -A /run/jail; find /sys/fs/cgroup -mindepth 1 -type d; pgrep -x sleep || true
 
 #[test]
 fn the_default_root_is_a_clone_on_an_older_kernel_too() {
-    let script = "$j run demo -- sh -c 'touch /usr/made && ls /usr/made; ls /etc/shadow' || ls /usr/made";
+    let script = "$j run demo -- sh -c 'touch /usr/made && ls /usr/made; ls /etc/shadow' < /dev/null || ls /usr/made";
     let Some(said) = on_pure_v2(&config("true"), script) else { return };
     assert_eq!(said.out, "/usr/made\n", "{}", said.err);
     assert_eq!(said.err.matches("No such file").count(), 2, "{}", said.err);

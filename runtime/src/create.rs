@@ -115,7 +115,11 @@ pub fn make(request: &Request, wait: bool) -> Result<Made> {
 /// Makes and locks the folder of a new jail.
 fn reserve(store: &Store, id: &JailId) -> Result<(Entry, OwnedFd)> {
     loop {
-        let entry = store.reserve(id)?;
+        let entry = match store.reserve(id) {
+            // As below.
+            Err(error) if error.kind == Kind::NotFound => continue,
+            other => other?,
+        };
         match entry.lock() {
             Ok(lock) if entry.is_current(store)? => return Ok((entry, lock)),
             // `delete --force` came between and took it for a half-made one: it is gone, and the name is free again.

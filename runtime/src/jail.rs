@@ -14,6 +14,9 @@ use crate::journal::{self, Process, Record};
 use crate::store::{self, Entry, State, Store};
 use crate::{hooks, process};
 
+/// How often a folder without anything in it is looked at again, a millisecond apart.
+const MOMENTS: usize = 3;
+
 /// How long the objects of a jail may take to go, together: a process in the middle of a system call dies after it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -73,6 +76,19 @@ impl Jail {
     /// # Errors
     /// Where the journal cannot be read at all.
     pub fn read(entry: Entry) -> Result<Self> {
+        let mut jail = Self::look(entry)?;
+        for _ in 0..MOMENTS {
+            if jail.state.is_ok() || jail.busy || !jail.records.is_empty() {
+                break;
+            }
+            // Between the making of a folder and its lock there are some microseconds, in which it looks half-made.
+            std::thread::sleep(Duration::from_millis(1));
+            jail = Self::look(jail.entry)?;
+        }
+        Ok(jail)
+    }
+
+    fn look(entry: Entry) -> Result<Self> {
         let (state, held) = match entry.read() {
             Ok((state, fd)) => (Ok(state), sys::file::is_held(&fd).doing(|| format!("look at {}", entry.id))?),
             Err(reason) => (Err(reason), false),
@@ -85,6 +101,13 @@ impl Jail {
         // Only while it is being made does another process keep the folder locked without having written this down.
         let busy = !made && entry.is_busy()?;
         Ok(Self { entry, state, held, records, damaged, busy })
+    }
+
+    /// The same, known by a caller who has the lock himself: nobody is making it any more.
+    #[must_use]
+    pub fn locked(mut self) -> Self {
+        self.busy = false;
+        self
     }
 
     /// What never changes in its life.
@@ -216,9 +239,7 @@ impl Jail {
             return missing(&id, force);
         }
         // Read again under the lock: what was read before may be old.
-        let mut jail = Self::read(store.entry(&id)?)?;
-        // The lock is ours: nobody is making it any more.
-        jail.busy = false;
+        let jail = Self::read(store.entry(&id)?)?.locked();
         let (status, _) = jail.status();
         if only_broken && !matches!(status, Status::Broken(_)) {
             return Ok(());

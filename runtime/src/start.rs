@@ -22,7 +22,7 @@ pub fn start(root: &Path, id: &JailId) -> Result<()> {
     let store = Store::open(root)?;
     let jail = Jail::open(store.as_ref(), id)?;
     let lock = jail.entry.lock()?;
-    let jail = Jail::open(store.as_ref(), id)?;
+    let jail = Jail::open(store.as_ref(), id)?.locked();
     let step = || format!("start {id}");
     let pid = match jail.status() {
         (Status::Created, pid) => pid,
