@@ -112,9 +112,12 @@ pub fn make(request: &Request, wait: bool) -> Result<Made> {
     }
 }
 
+/// How often the folder of a jail is made anew after a delete took it.
+const RESERVATIONS: usize = 16;
+
 /// Makes and locks the folder of a new jail.
 fn reserve(store: &Store, id: &JailId) -> Result<(Entry, OwnedFd)> {
-    loop {
+    for _ in 0..RESERVATIONS {
         let entry = match store.reserve(id) {
             // As below.
             Err(error) if error.kind == Kind::NotFound => continue,
@@ -127,6 +130,7 @@ fn reserve(store: &Store, id: &JailId) -> Result<(Entry, OwnedFd)> {
             Err(error) => return Err(store.remove(&entry).err().map_or(error.clone(), |other| error.and(other))),
         }
     }
+    Err(Error::new(Kind::WrongState, format!("create {id}: its folder is deleted as often as it is made")))
 }
 
 struct Making<'a> {
