@@ -523,7 +523,7 @@ fn a_user_name_space_by_path_is_refused_by_its_name() {
     if !require_root() {
         return;
     }
-    let (mut bundle, host) = stage_of(Runtime::jail());
+    let (mut bundle, host) = stage();
     bundle.set("/linux/namespaces/-", json!({"type": "user", "path": "/proc/self/ns/user"}));
     let refusal = bundle.run().fails();
     assert!(refusal.contains("joining a user name space is not carried out yet"), "{refusal}");
@@ -691,34 +691,32 @@ fn a_run_on_a_terminal_has_its_size_and_keys() {
         return;
     }
     // Not against runc, which sets the size after the start: its signal can end the `read` below.
-    for runtime in [Runtime::jail()] {
-        let (mut bundle, host) = stage_of(runtime);
-        with_terminal(&mut bundle);
-        let script = "trap 'stty size' WINCH; trap 'echo interrupted; exit 6' INT; stty size; read word; echo got $word; \
-                      echo ready; while :; do sleep 0.01; done";
-        bundle.args(&["sh", "-c", script]).write();
-        let mut screen = Screen::new(30, 100);
-        let before = tcgetattr(&screen.user).unwrap();
-        let mut seen = Seen::on(&screen);
-        let mut run = bundle.command(&["run", "--bundle", &bundle.dir.to_string_lossy(), &bundle.id]);
-        let mut run = run.stdin(screen.end()).stdout(screen.end()).stderr(screen.end()).spawn().unwrap();
-        seen.wait_for("30 100");
-        screen.keys.write_all(b"hello\r").unwrap();
-        seen.wait_for("got hello");
-        seen.wait_for("ready");
-        screen.resize(40, 90);
-        // The kernel sends it to the terminal's foreground, which a child of the test is not.
-        kill(Pid::from_raw(i32::try_from(run.id()).unwrap()), Signal::SIGWINCH).unwrap();
-        seen.wait_for("40 90");
-        // Ctrl-C is a byte for the runtime and a signal inside.
-        screen.keys.write_all(b"\x03").unwrap();
-        seen.wait_for("interrupted");
-        assert_eq!(code(&mut run), Some(6));
-        let after = tcgetattr(&screen.user).unwrap();
-        assert_eq!((after.input_flags, after.output_flags), (before.input_flags, before.output_flags));
-        assert_eq!((after.local_flags, after.control_flags), (before.local_flags, before.control_flags));
-        left_nothing(&bundle, &host);
-    }
+    let (mut bundle, host) = stage();
+    with_terminal(&mut bundle);
+    let script = "trap 'stty size' WINCH; trap 'echo interrupted; exit 6' INT; stty size; read word; echo got $word; \
+                  echo ready; while :; do sleep 0.01; done";
+    bundle.args(&["sh", "-c", script]).write();
+    let mut screen = Screen::new(30, 100);
+    let before = tcgetattr(&screen.user).unwrap();
+    let mut seen = Seen::on(&screen);
+    let mut run = bundle.command(&["run", "--bundle", &bundle.dir.to_string_lossy(), &bundle.id]);
+    let mut run = run.stdin(screen.end()).stdout(screen.end()).stderr(screen.end()).spawn().unwrap();
+    seen.wait_for("30 100");
+    screen.keys.write_all(b"hello\r").unwrap();
+    seen.wait_for("got hello");
+    seen.wait_for("ready");
+    screen.resize(40, 90);
+    // The kernel sends it to the terminal's foreground, which a child of the test is not.
+    kill(Pid::from_raw(i32::try_from(run.id()).unwrap()), Signal::SIGWINCH).unwrap();
+    seen.wait_for("40 90");
+    // Ctrl-C is a byte for the runtime and a signal inside.
+    screen.keys.write_all(b"\x03").unwrap();
+    seen.wait_for("interrupted");
+    assert_eq!(code(&mut run), Some(6));
+    let after = tcgetattr(&screen.user).unwrap();
+    assert_eq!((after.input_flags, after.output_flags), (before.input_flags, before.output_flags));
+    assert_eq!((after.local_flags, after.control_flags), (before.local_flags, before.control_flags));
+    left_nothing(&bundle, &host);
 }
 
 /// What a program writes just before its end must not be lost with its terminal.

@@ -14,7 +14,7 @@ use crate::journal::{self, Process, Record};
 use crate::store::{self, Entry, State, Store};
 use crate::{hooks, process};
 
-/// How often a folder without anything in it is looked at again, a millisecond apart.
+/// How often what looks half-made is looked at again, a millisecond apart.
 const MOMENTS: usize = 3;
 
 /// How long the objects of a jail may take to go, together: a process in the middle of a system call dies after it.
@@ -78,10 +78,11 @@ impl Jail {
     pub fn read(entry: Entry) -> Result<Self> {
         let mut jail = Self::look(entry)?;
         for _ in 0..MOMENTS {
-            if jail.state.is_ok() || jail.busy || !jail.records.is_empty() {
+            if jail.process().is_some() || jail.busy {
                 break;
             }
-            // Between the making of a folder and its lock there are some microseconds, in which it looks half-made.
+            // It looks half-made. So it does for microseconds between the making of a folder and its lock, and to one
+            // who read the journal just before the last line and asked for the lock just after.
             std::thread::sleep(Duration::from_millis(1));
             jail = Self::look(jail.entry)?;
         }
