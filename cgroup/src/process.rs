@@ -31,8 +31,9 @@ pub fn processes(objects: &[Object]) -> Vec<Pid> {
 
 /// Whether `pid` is in one of the jail's cgroups, or below; stops at the first that has it.
 pub fn contain(objects: &[Object], pid: Pid) -> bool {
-    let mut leaves = objects.iter().filter(|object| object::is_ours(object));
-    leaves.any(|leaf| members(&tree(Path::new(&leaf.name))).contains(&pid))
+    let mut leaves = objects.iter().filter(|object| object::is_ours(object)).map(|leaf| PathBuf::from(&leaf.name));
+    // Nearly always it is in the directory itself, in whichever hierarchy; only then is it worth to look below.
+    leaves.any(|leaf| members(std::slice::from_ref(&leaf)).contains(&pid) || members(&tree(&leaf)).contains(&pid))
 }
 
 /// Sends `signal` to every process of the jail, those included that are born meanwhile.

@@ -14,7 +14,7 @@ use sys::{Child, Doing, Error, Kind, Result};
 use crate::channel::{Channel, Message};
 use crate::create::{start, write_pid};
 use crate::init::{self, Starter};
-use crate::jail::{Jail, Status};
+use crate::jail::Jail;
 use crate::plan::{self, Plan, Planned, Step};
 use crate::store::Store;
 use crate::{bundle, console, process, setting};
@@ -49,11 +49,7 @@ pub fn exec(request: &Request, process: impl FnOnce(&Spec) -> Result<Process>) -
     let store = Store::open(&request.root)?;
     let jail = Jail::open(store.as_ref(), &request.id)?;
     let step = || format!("exec in {}", request.id);
-    let pidfd = match jail.status() {
-        (Status::Created | Status::Running, _) => jail.open_process()?,
-        _ => None,
-    };
-    let Some(pidfd) = pidfd else {
+    let Some(pidfd) = jail.open_process()? else {
         return Err(Error::new(Kind::WrongState, format!("{}: container not running", step())));
     };
     let spec = jail.spec()?;

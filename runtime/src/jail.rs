@@ -199,15 +199,10 @@ impl Jail {
     /// `WrongState` where it does not run.
     pub fn kill(&self, signal: i32, all: bool) -> Result<()> {
         let step = || format!("kill {}", self.entry.id);
-        let (status, _) = self.status();
         if all {
             return cgroup::kill_all(&self.objects(), signal);
         }
-        let pidfd = match status {
-            Status::Created | Status::Running => self.open_process()?,
-            _ => None,
-        };
-        match pidfd {
+        match self.open_process()? {
             Some(pidfd) => match sys::process::pidfd_send_signal(pidfd, signal) {
                 // It ended between the look and the signal.
                 Err(nix::errno::Errno::ESRCH) => Err(not_running(step())),

@@ -131,7 +131,7 @@ fn on_v2(asked: &Asked) {
     if asked.full {
         restrict_devices_v2(cgroup);
     }
-    let pidfd = clone(asked, Some(cgroup), None);
+    let pidfd = clone(asked, Some(cgroup), &[]);
     end(pidfd, &[folder]);
 }
 
@@ -153,14 +153,16 @@ fn on_v1(asked: &Asked) {
             folders.push(folder);
         }
     }
-    // pipe2: the child may not look at its cgroups before it is in them.
-    let mut pipe = [0_i32; 2];
-    must("pipe", libc::SYS_pipe2, &[pipe.as_mut_ptr() as usize, libc::O_CLOEXEC as usize]);
-    let (pidfd, pid) = clone_pid(asked, None, Some(pipe[0] as usize));
-    for folder in &folders {
-        write(folder, "cgroup.procs", &[&pid.to_string()]);
-    }
-    must("write to the child", libc::SYS_write, &[pipe[1] as usize, at(c"."), 1]);
+    // open tasks of each: the child moves itself, since a write of another's number waits for all processors.
+    let tasks: Vec<usize> = folders
+        .iter()
+        .map(|folder| {
+            let path = format!("{}/tasks\0", folder.to_string_lossy());
+            let flags = libc::O_WRONLY | libc::O_CLOEXEC;
+            must(&path, libc::SYS_open, &[path.as_ptr() as usize, flags as usize])
+        })
+        .collect();
+    let pidfd = clone(asked, None, &tasks);
     end(pidfd, &folders);
 }
 
@@ -202,12 +204,8 @@ fn restrict_devices_v2(cgroup: usize) {
     must("bpf attach", libc::SYS_bpf, &[BPF_PROG_ATTACH, attach.as_ptr() as usize, size_of_val(&attach)]);
 }
 
-fn clone(asked: &Asked, cgroup: Option<usize>, go: Option<usize>) -> i32 {
-    clone_pid(asked, cgroup, go).0
-}
-
-/// One clone3 with every name space; gives the child's pidfd and pid.
-fn clone_pid(asked: &Asked, cgroup: Option<usize>, go: Option<usize>) -> (i32, usize) {
+/// One clone3 with every name space; gives the child's pidfd.
+fn clone(asked: &Asked, cgroup: Option<usize>, tasks: &[usize]) -> i32 {
     const INTO_CGROUP: u64 = 0x2_0000_0000;
     const SPACES: i32 =
         libc::CLONE_NEWNS | libc::CLONE_NEWPID | libc::CLONE_NEWUTS | libc::CLONE_NEWIPC | libc::CLONE_NEWNET;
@@ -226,9 +224,9 @@ fn clone_pid(asked: &Asked, cgroup: Option<usize>, go: Option<usize>) -> (i32, u
     args[4] = libc::SIGCHLD as u64;
     let pid = must("clone3", libc::SYS_clone3, &[args.as_ptr() as usize, size_of_val(&args)]);
     if pid == 0 {
-        child(asked, go);
+        child(asked, tasks);
     }
-    (pidfd, pid)
+    pidfd
 }
 
 /// waitid on the pidfd, then rmdir of every cgroup.
@@ -244,7 +242,7 @@ fn end(pidfd: i32, folders: &[std::ffi::CString]) {
     std::process::exit(code);
 }
 
-fn child(asked: &Asked, go: Option<usize>) -> ! {
+fn child(asked: &Asked, tasks: &[usize]) -> ! {
     must("prctl pdeathsig", libc::SYS_prctl, &[libc::PR_SET_PDEATHSIG as usize, libc::SIGKILL as usize]);
     must("prctl dumpable", libc::SYS_prctl, &[libc::PR_SET_DUMPABLE as usize, 0]);
     must("setsid", libc::SYS_setsid, &[]);
@@ -258,15 +256,16 @@ fn child(asked: &Asked, go: Option<usize>) -> ! {
         default_mounts();
     }
     devices();
-    if let Some(go) = go {
-        must("read from the parent", libc::SYS_read, &[go, (&raw const go) as usize, 1]);
-        if asked.full {
-            // On v1 the name space can only be made once the process is where its root is to be.
-            must("unshare", libc::SYS_unshare, &[libc::CLONE_NEWCGROUP as usize]);
-        }
+    for file in tasks {
+        // 0 is the writer.
+        must("enter a cgroup", libc::SYS_write, &[*file, at(c"0"), 1]);
+    }
+    if asked.full && !tasks.is_empty() {
+        // On v1 the name space can only be made once the process is where its root is to be.
+        must("unshare", libc::SYS_unshare, &[libc::CLONE_NEWCGROUP as usize]);
     }
     if asked.full {
-        if go.is_some() {
+        if !tasks.is_empty() {
             cgroup_mounts_v1()
         } else {
             mount(c"cgroup", c"/sys/fs/cgroup", c"cgroup2", QUIET | libc::MS_RDONLY, c"")
