@@ -357,7 +357,8 @@ fn fifty_execs_in_a_row_leave_nothing() {
         bundle.exec(&["true"]).ok();
     }
     wait_for("every exec's end", || inside() == before);
-    assert_eq!(bundle.exec(&["sh", "-c", "ls -d /proc/[0-9]* | wc -l"]).ok(), "4\n", "process 1 and three of ours");
+    let count: usize = bundle.exec(&["sh", "-c", "ls -d /proc/[0-9]* | wc -l"]).ok().trim().parse().unwrap();
+    assert!(count <= 4, "{count}: process 1, the shell, ls, and wc if it is there by then");
     end(&bundle, &host);
 }
 

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use base::{JailId, Object};
+use nix::sys::stat::fstat;
 use nix::unistd::Pid;
 use oci_spec::runtime::Spec;
 use sys::{Doing, Error, Kind, Result};
@@ -78,7 +79,7 @@ impl Jail {
     pub fn read(entry: Entry) -> Result<Self> {
         let mut jail = Self::look(entry)?;
         for _ in 0..MOMENTS {
-            if jail.process().is_some() || jail.busy {
+            if jail.busy || (jail.state.is_ok() && jail.process().is_some()) {
                 break;
             }
             // It looks half-made. So it does for microseconds between the making of a folder and its lock, and to one
@@ -99,8 +100,12 @@ impl Jail {
             Err(error) => (Vec::new(), Some(error.to_string())),
         };
         let made = records.iter().any(|record| matches!(record, Record::Created(_)));
-        // Only while it is being made does another process keep the folder locked without having written this down.
-        let busy = !made && entry.is_busy()?;
+        if state.is_err() && fstat(&entry).doing(|| format!("look at {}", entry.id))?.st_nlink == 0 {
+            // Deleted since its folder was opened.
+            return Err(Error::new(Kind::NotFound, format!("find jail {}: it does not exist", entry.id)));
+        }
+        // Whoever makes or deletes it keeps the folder locked; only then can it rightly be without these.
+        let busy = (!made || state.is_err()) && entry.is_busy()?;
         Ok(Self { entry, state, held, records, damaged, busy })
     }
 
@@ -154,6 +159,8 @@ impl Jail {
     pub fn status(&self) -> (Status, Option<Pid>) {
         let state = match &self.state {
             Ok(state) => state,
+            // Its deletion removes the state last but one.
+            Err(_) if self.busy && self.process().is_some() => return (Status::Stopped, None),
             Err(_) if self.busy => return (Status::Creating, None),
             Err(reason) => return (Status::Broken(reason.clone()), None),
         };
