@@ -237,7 +237,11 @@ impl Jail {
 
     fn remove(self, store: &Store, path: &Path, force: bool, only_broken: bool) -> Result<()> {
         let id = self.entry.id.clone();
-        let lock = self.entry.lock()?;
+        let lock = match self.entry.lock() {
+            // A folder that is gone cannot be opened anew.
+            Err(error) if error.kind == Kind::NotFound => return missing(&id, force),
+            other => other?,
+        };
         if !self.entry.is_current(store)? {
             return missing(&id, force);
         }
@@ -359,8 +363,8 @@ pub fn delete(root: &Path, id: &JailId, force: bool) -> Result<()> {
     let Some(store) = Store::open(root)? else {
         return missing(id, force);
     };
-    match store.entry(id) {
-        Ok(entry) => Jail::read(entry)?.delete(&store, root, force),
+    match store.entry(id).and_then(Jail::read) {
+        Ok(jail) => jail.delete(&store, root, force),
         Err(error) if error.kind == Kind::NotFound => missing(id, force),
         // A file or a link in the place of the folder.
         Err(error) if force && matches!(error.errno(), Some(nix::errno::Errno::ENOTDIR | nix::errno::Errno::ELOOP)) => {
@@ -378,8 +382,8 @@ pub fn cleanup(root: &Path) -> Result<Vec<JailId>> {
     let (mut mended, mut failed) = (Vec::new(), None::<Error>);
     let Some(store) = Store::open(root)? else { return Ok(mended) };
     for summary in list(root)?.into_iter().filter(|summary| matches!(summary.status, Status::Broken(_))) {
-        let done = match store.entry(&summary.id) {
-            Ok(entry) => Jail::read(entry).and_then(|jail| jail.mend(&store, root)),
+        let done = match store.entry(&summary.id).and_then(Jail::read) {
+            Ok(jail) => jail.mend(&store, root),
             Err(error) if error.kind == Kind::NotFound => continue,
             Err(_) => delete(root, &summary.id, true),
         };
