@@ -76,7 +76,7 @@ fn request(globals: &Globals, verb: &Create, attended: bool) -> Result<Request> 
 fn default_bundle(verb: &Create, attended: bool) -> Result<Bundle> {
     let terminal = attended && nix::unistd::isatty(std::io::stdin()).unwrap_or(false);
     let tree = verb.from.to_str().ok_or_else(|| Error::invalid("use --from: it is not UTF-8"))?;
-    let (_, text) = friendly::spec(&verb.id, tree, &verb.command, terminal)?;
+    let text = friendly::spec(&verb.id, tree, &verb.command, terminal)?;
     bundle::parse(PathBuf::from("/"), text, "the default specification")
 }
 

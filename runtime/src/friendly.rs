@@ -1,6 +1,5 @@
 //! The jail that `jail run NAME` makes: the default root, its own name spaces, the default confinement.
 
-use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
 use sys::{Error, Kind, Result};
 
@@ -79,11 +78,11 @@ pub fn template() -> Value {
     })
 }
 
-/// The specification of a jail on the default root: a clone of the tree at `tree` by the allow list.
+/// The text of the specification of a jail on the default root: a clone of the tree at `tree` by the allow list.
 ///
 /// # Errors
 /// Where the default profile cannot be written down, which is a defect.
-pub fn spec(name: &str, tree: &str, command: &[String], terminal: bool) -> Result<(Spec, String)> {
+pub fn spec(name: &str, tree: &str, command: &[String], terminal: bool) -> Result<String> {
     let mut spec = template();
     let (key, value) = crate::bundle::clone_annotation();
     spec["annotations"] = json!({ key: value });
@@ -99,6 +98,5 @@ pub fn spec(name: &str, tree: &str, command: &[String], terminal: bool) -> Resul
     let defect =
         |error: serde_json::Error| Error::new(Kind::Kernel, format!("write the default specification: {error}"));
     spec["linux"]["seccomp"] = serde_json::to_value(secmodel::profile::default()).map_err(defect)?;
-    let text = spec.to_string();
-    serde_json::from_value(spec).map(|spec| (spec, text)).map_err(defect)
+    Ok(spec.to_string())
 }

@@ -85,16 +85,6 @@ impl Reach {
     }
 }
 
-/// The sets of a spec as far as the caller can give them, and one sentence for each capability that it cannot give.
-///
-/// No spec means no capabilities. For a jail with a user name space of its own use [`within`].
-pub fn from_spec(spec: Option<&LinuxCapabilities>) -> (Caps, Vec<String>) {
-    match Reach::of_caller() {
-        Ok(reach) => within(spec, &reach),
-        Err(error) => (Caps::default(), vec![error.to_string()]),
-    }
-}
-
 /// The sets of a spec as far as `reach` goes, and one sentence for each capability that is left out, with its place.
 ///
 /// Left out is what the kernel would refuse with EPERM: effective beyond permitted, ambient beyond permitted or
