@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use tests::{Bundle, Done, Host, installed, jail, require_root};
+use tests::{Bundle, Done, Host, installed, jail, require_root, view};
 
 /// How long one call of `ctr` may take.
 const LIMIT: Duration = Duration::from_secs(30);
@@ -90,7 +90,7 @@ impl Containerd {
 
     /// What containerd keeps for the runtime: nothing, once no container is left.
     fn assert_nothing_left(&self, id: &str) {
-        let left: Vec<_> = walk(Path::new("/sys/fs/cgroup")).into_iter().filter(|path| path.contains(id)).collect();
+        let left = view::cgroups(id);
         assert!(left.is_empty(), "{left:?}");
         assert!(!Path::new("/run/containerd/runc/default").join(id).exists(), "a folder of {id} is left");
     }
@@ -101,17 +101,6 @@ impl Drop for Containerd {
         let _ = self.daemon.kill();
         let _ = self.daemon.wait();
     }
-}
-
-fn walk(folder: &Path) -> Vec<String> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            found.push(entry.path().display().to_string());
-            found.extend(walk(&entry.path()));
-        }
-    }
-    found
 }
 
 #[test]

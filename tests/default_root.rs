@@ -8,9 +8,7 @@ use std::path::{Path, PathBuf};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, makedev, mknod};
 use tests::view::{self, View};
-use tests::{Bundle, Done, Host, require_root};
-
-use crate::security::tree;
+use tests::{Bundle, Done, Host, require_root, tree};
 
 /// Mode and place of every planted secret: what a host has in these files is a key, a hash, a token or a person's own.
 const PLANTED: &[(u32, &str)] = &[

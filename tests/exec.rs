@@ -9,22 +9,11 @@ use std::process::Stdio;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::{Value, json};
-use tests::{Bundle, Host, LIMIT, Runtime, finish, processes, require_root};
-
-use crate::lifecycle::{code, left_nothing, lives, runtimes, stage, stage_of, wait_for};
-use crate::process::{read_all, terminal_from, with_terminal, within_limit};
-
-/// A jail whose program sleeps.
-fn running(runtime: Runtime) -> (Bundle, Host) {
-    let (mut bundle, host) = stage_of(runtime);
-    start(&mut bundle);
-    (bundle, host)
-}
-
-fn start(bundle: &mut Bundle) {
-    bundle.args(&["sleep", "1000"]).create().ok();
-    bundle.start().ok();
-}
+use tests::terminal::{read_all, terminal_from, with_terminal};
+use tests::{
+    Bundle, Host, LIMIT, code, finish, left_nothing, processes, require_root, running, running_of, runtimes, stage,
+    stage_of, wait_for, within_limit,
+};
 
 #[track_caller]
 fn end(bundle: &Bundle, host: &Host) {
@@ -51,7 +40,7 @@ fn exec_gives_back_output_and_exit_code() {
         return;
     }
     for runtime in runtimes() {
-        let (bundle, host) = running(runtime);
+        let (bundle, host) = running_of(runtime);
         for code in [0, 1, 42, 255] {
             let done = bundle.exec(&["sh", "-c", &format!("echo out; echo err >&2; exit {code}")]);
             assert_eq!((done.code(), &done.out[..], &done.err[..]), (Some(code), "out\n", "err\n"), "{done}");
@@ -70,7 +59,7 @@ fn exec_joins_every_name_space() {
     for runtime in runtimes() {
         let (mut bundle, host) = stage_of(runtime);
         bundle.set("/linux/namespaces/-", json!({"type": "cgroup"}));
-        start(&mut bundle);
+        bundle.start_sleeper();
         let pid = bundle.pid().unwrap();
         for kind in ["pid", "mnt", "uts", "ipc", "net", "cgroup", "user"] {
             let inside = bundle.exec(&["readlink", &format!("/proc/self/ns/{kind}")]).ok();
@@ -95,7 +84,7 @@ fn exec_is_in_the_cgroups_of_the_jail() {
         return;
     }
     for runtime in runtimes() {
-        let (bundle, host) = running(runtime);
+        let (bundle, host) = running_of(runtime);
         let of_jail = fs::read_to_string(format!("/proc/{}/cgroup", bundle.pid().unwrap())).unwrap();
         assert!(of_jail.contains(&bundle.id), "{of_jail}");
         assert_eq!(bundle.exec(&["cat", "/proc/self/cgroup"]).ok(), of_jail);
@@ -110,15 +99,14 @@ fn exec_is_confined_as_the_program_is() {
     }
     for runtime in runtimes() {
         let (mut bundle, host) = stage_of(runtime.clone());
-        let caps = json!(["CAP_CHOWN", "CAP_KILL"]);
-        bundle.set("/process/capabilities", json!({"bounding": caps, "permitted": caps, "effective": caps}));
+        bundle.capabilities(&["CAP_CHOWN", "CAP_KILL"]);
         bundle.set("/process/noNewPrivileges", true).set("/process/oomScoreAdj", 321);
         bundle.set("/process/rlimits", json!([{"type": "RLIMIT_NOFILE", "soft": 100, "hard": 100}]));
         bundle.set(
             "/linux/seccomp",
             json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir", "mkdirat"], "action": "SCMP_ACT_ERRNO"}]}),
         );
-        start(&mut bundle);
+        bundle.start_sleeper();
         let lines = |text: String| -> Vec<String> {
             let same =
                 ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb", "NoNewPrivs", "Seccomp:", "Uid", "Gid", "Groups"];
@@ -144,7 +132,7 @@ fn exec_has_the_environment_and_place_of_the_program_and_what_is_added() {
     for runtime in runtimes() {
         let (mut bundle, host) = stage_of(runtime);
         bundle.set("/process/env", json!(["PATH=/bin", "A=1"])).set("/process/cwd", "/tmp");
-        start(&mut bundle);
+        bundle.start_sleeper();
         assert_eq!(bundle.exec(&["env"]).ok(), "PATH=/bin\nA=1\nHOME=/root\n");
         assert_eq!(bundle.exec(&["pwd"]).ok(), "/tmp\n");
         let more = exec_with(
@@ -163,7 +151,7 @@ fn exec_runs_as_the_user_that_is_asked_for() {
         return;
     }
     for runtime in runtimes() {
-        let (bundle, host) = running(runtime);
+        let (bundle, host) = running_of(runtime);
         let ids = ["sh", "-c", "id -u; id -g; id -G"];
         assert_eq!(exec_with(&bundle, &["--user", "1000:1001"], &ids).ok(), "1000\n1001\n1001\n");
         assert_eq!(exec_with(&bundle, &["-u", "1000:7", "-g", "8", "-g", "9"], &ids).ok(), "1000\n7\n7 8 9\n");
@@ -177,7 +165,7 @@ fn exec_refuses_a_user_that_is_none() {
     if !require_root() {
         return;
     }
-    let (bundle, host) = running(Runtime::jail());
+    let (bundle, host) = running();
     let users = [
         "nobody",
         "1000:x",
@@ -203,7 +191,7 @@ fn exec_may_have_a_capability_more_and_privileges_less() {
     if !require_root() {
         return;
     }
-    let (bundle, host) = running(Runtime::jail());
+    let (bundle, host) = running();
     let status = |options: &[&str], key: &str| exec_with(&bundle, options, &["grep", key, "/proc/self/status"]).ok();
     assert_eq!(status(&[], "CapEff"), "CapEff:\t0000000000000000\n");
     for cap in ["CAP_KILL", "kill"] {
@@ -220,7 +208,7 @@ fn exec_takes_a_document_as_containerd_gives_it() {
         return;
     }
     for runtime in runtimes() {
-        let (bundle, host) = running(runtime);
+        let (bundle, host) = running_of(runtime);
         let caps = json!(["CAP_KILL"]);
         let path = document(
             &bundle,
@@ -239,7 +227,7 @@ fn exec_refuses_a_bad_document_with_its_place() {
     if !require_root() {
         return;
     }
-    let (bundle, host) = running(Runtime::jail());
+    let (bundle, host) = running();
     let good = json!({"user": {"uid": 0, "gid": 0}, "args": ["true"], "env": ["PATH=/bin"], "cwd": "/"});
     for (key, value, word) in [
         ("args", json!([]), "/args"),
@@ -272,7 +260,7 @@ fn exec_names_a_program_that_is_missing() {
         return;
     }
     for runtime in runtimes() {
-        let (bundle, host) = running(runtime);
+        let (bundle, host) = running_of(runtime);
         let line = bundle.exec(&["nosuchprogram"]).fails();
         assert!(line.contains("nosuchprogram"), "{line}");
         let line = bundle.exec(&["/etc/passwd"]).fails();
@@ -288,7 +276,7 @@ fn a_detached_exec_comes_back_and_names_its_process() {
         return;
     }
     for runtime in runtimes() {
-        let (bundle, host) = running(runtime);
+        let (bundle, host) = running_of(runtime);
         let file = bundle.dir.join("exec.pid");
         exec_with(&bundle, &["--detach", "--pid-file", &file.to_string_lossy()], &["sleep", "2000"]).ok();
         let pid: i32 = fs::read_to_string(&file).unwrap().parse().unwrap();
@@ -297,7 +285,7 @@ fn a_detached_exec_comes_back_and_names_its_process() {
         let space = |pid: i32| fs::read_link(format!("/proc/{pid}/ns/pid")).unwrap();
         assert_eq!(space(pid), space(bundle.pid().unwrap()));
         end(&bundle, &host);
-        wait_for("its end with the jail", || !lives(pid));
+        wait_for("its end with the jail", || !processes::lives(pid));
     }
 }
 
@@ -307,7 +295,7 @@ fn an_exec_in_the_foreground_passes_signals_on() {
         return;
     }
     for runtime in runtimes() {
-        let (bundle, host) = running(runtime);
+        let (bundle, host) = running_of(runtime);
         let script = "trap 'exit 42' TERM; : > /ready; while :; do sleep 0.01; done";
         let mut exec = bundle.command(&["exec", &bundle.id, "sh", "-c", script]);
         let mut exec = exec.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
@@ -324,7 +312,7 @@ fn exec_reads_its_standard_input() {
         return;
     }
     for runtime in runtimes() {
-        let (bundle, host) = running(runtime);
+        let (bundle, host) = running_of(runtime);
         let input = bundle.dir.join("input");
         fs::write(&input, "x".repeat(100_000)).unwrap();
         let mut exec = bundle.command(&["exec", &bundle.id, "wc", "-c"]);
@@ -339,7 +327,7 @@ fn the_words_of_a_program_are_not_options_of_exec() {
         return;
     }
     for runtime in runtimes() {
-        let (bundle, host) = running(runtime);
+        let (bundle, host) = running_of(runtime);
         assert_eq!(bundle.exec(&["echo", "-e", "--tty", "--detach", "--", "-x"]).ok(), "--tty --detach -- -x\n");
         end(&bundle, &host);
     }
@@ -350,7 +338,7 @@ fn fifty_execs_in_a_row_leave_nothing() {
     if !require_root() {
         return;
     }
-    let (bundle, host) = running(Runtime::jail());
+    let (bundle, host) = running();
     let inside = || processes::with_word(&bundle.id).len();
     let before = inside();
     for _ in 0..50 {
@@ -367,7 +355,7 @@ fn many_execs_at_once_all_end() {
     if !require_root() {
         return;
     }
-    let (bundle, host) = running(Runtime::jail());
+    let (bundle, host) = running();
     std::thread::scope(|scope| {
         for number in 0..20 {
             let bundle = &bundle;
@@ -386,7 +374,7 @@ fn a_jail_can_be_killed_while_an_exec_runs() {
         return;
     }
     for runtime in runtimes() {
-        let (bundle, host) = running(runtime);
+        let (bundle, host) = running_of(runtime);
         let mut exec = bundle.command(&["exec", &bundle.id, "sh", "-c", ": > /ready; sleep 1000"]);
         let mut exec = exec.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         wait_for("the program", || bundle.rootfs().join("ready").exists());
@@ -436,7 +424,7 @@ fn exec_works_in_a_jail_that_shares_all_but_its_mounts() {
     for runtime in runtimes() {
         let (mut bundle, host) = stage_of(runtime);
         bundle.remove("/hostname").set("/linux/namespaces", json!([{"type": "mount"}]));
-        start(&mut bundle);
+        bundle.start_sleeper();
         assert_eq!(bundle.exec(&["cat", "/etc/group"]).ok(), "root:x:0:\ntty:x:5:\n");
         end(&bundle, &host);
     }
@@ -452,7 +440,7 @@ fn exec_gets_a_terminal_of_the_jail() {
         "/mounts/-",
         json!({"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": ["newinstance", "ptmxmode=0666"]}),
     );
-    start(&mut bundle);
+    bundle.start_sleeper();
     let done = exec_with(&bundle, &["--tty"], &["sh", "-c", "test -t 0 && test -t 1 && tty; exit 5"]);
     assert_eq!((done.code(), &done.out[..]), (Some(5), "/dev/pts/0\r\n"), "{done}");
     end(&bundle, &host);
@@ -468,7 +456,7 @@ fn a_detached_exec_gives_its_terminal_to_the_console_socket() {
         let (mut bundle, host) = stage_of(runtime);
         with_terminal(&mut bundle);
         bundle.set("/process/terminal", false);
-        start(&mut bundle);
+        bundle.start_sleeper();
         let process = json!({"terminal": true, "consoleSize": {"height": 21, "width": 63}, "user": {"uid": 0, "gid": 0},
                              "args": ["sh", "-c", "stty size; read word; echo got $word"], "env": ["PATH=/bin"], "cwd": "/"});
         let (path, socket) = (document(&bundle, &process), bundle.dir.join("console.sock"));
@@ -490,7 +478,7 @@ fn the_root_of_the_jail_is_what_exec_looks_in() {
         return;
     }
     for runtime in runtimes() {
-        let (bundle, host) = running(runtime);
+        let (bundle, host) = running_of(runtime);
         // A program that only the jail has, found by the jail's own search path.
         fs::copy("/bin/busybox", bundle.rootfs().join("usr/echo")).unwrap();
         assert_eq!(bundle.exec(&["/usr/echo", "here"]).ok(), "here\n");

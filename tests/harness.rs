@@ -116,8 +116,7 @@ fn a_crun_killed_at_its_clone_leaves_cgroups() {
     View::V1.enter().unwrap();
     let bundle = Bundle::of(Runtime::of("crun"));
     let host = Host::snapshot(&bundle.id, &[&bundle.root]);
-    bundle.write();
-    let mut create = bundle.command(&["create", "--bundle", &bundle.dir.to_string_lossy(), &bundle.id]);
+    let mut create = bundle.making("create", &[]);
     let (mut inside, cgroups) = (false, format!("/sys/fs/cgroup/memory/jail-test-{}/cgroup.procs", bundle.id));
     trace::run(&mut create, Follow::Main, None, tests::LIMIT, &mut |call| {
         inside |= trace::describe(call).contains(&cgroups);

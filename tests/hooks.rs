@@ -4,9 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use serde_json::{Value, json};
-use tests::{Bundle, LIMIT, require_root};
-
-use crate::lifecycle::{left_nothing, runtimes, stage, stage_of, wait_for};
+use tests::{Bundle, LIMIT, finish, left_nothing, require_root, runtimes, stage, stage_of, wait_for};
 
 const MOMENTS: [&str; 6] = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
 
@@ -106,10 +104,10 @@ fn a_hook_has_the_environment_that_it_is_given_and_no_other() {
             bundle.set(&format!("/hooks/{moment}"), json!([hook]));
         }
         // What the image says must never reach a hook (CVE-2025-23266).
-        bundle.set("/process/env/-", "LD_PRELOAD=/evil.so").write();
-        let mut run = bundle.command(&["run", "--bundle", &bundle.dir.to_string_lossy(), &bundle.id]);
+        bundle.set("/process/env/-", "LD_PRELOAD=/evil.so");
+        let mut run = bundle.making("run", &[]);
         run.env("SECRET", "of the caller");
-        let done = tests::finish(&mut run, LIMIT);
+        let done = finish(&mut run, LIMIT);
         assert!(done.is_ok(), "{done}");
         for moment in MOMENTS {
             // A shell adds PWD and its kin only to what it starts.
@@ -178,8 +176,7 @@ fn a_hook_can_reach_the_name_spaces_by_the_pid_it_is_told() {
         for moment in ["prestart", "createRuntime", "poststart"] {
             bundle.set(&format!("/hooks/{moment}"), json!([shell(script, &[&folder, moment])]));
         }
-        bundle.args(&["sleep", "1000"]).create().ok();
-        bundle.start().ok();
+        bundle.start_sleeper();
         let space = fs::read_link(format!("/proc/{}/ns/net", bundle.pid().unwrap())).unwrap();
         for moment in ["prestart", "createRuntime", "poststart"] {
             assert_eq!(note(&folder, moment).trim(), space.to_string_lossy(), "{moment}");

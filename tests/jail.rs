@@ -1,16 +1,34 @@
-//! Tests over the built binary: one file per subject.
+//! Tests over the built binary: one file per subject, whose first line says what is in it.
+//!
+//! Where Debian's crun or runc has the bug that a test is about, a control shows that the test would see it.
 #![allow(clippy::unwrap_used, reason = "in a test a panic with the line is the message")]
 
+mod caller;
+mod command_line;
 mod containerd;
+mod damage;
 mod default_root;
+mod devices;
+mod escape;
 mod exec;
 mod fault;
+mod filter;
 mod harness;
 mod hooks;
+mod image;
 mod input;
+mod interruption;
+mod kernel;
 mod lifecycle;
+mod masks;
 mod mounts;
+mod name_spaces;
+mod privilege;
 mod process;
 mod pure_v2;
-mod security;
-mod survive;
+mod races;
+mod run;
+mod signals;
+mod store;
+mod strangers;
+mod terminal;

@@ -1,54 +1,15 @@
-//! The root of a jail and what is mounted in it.
+//! What is mounted in a jail, and how it propagates.
 
 use std::fs;
-use std::os::unix::fs::PermissionsExt;
 
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::{Value, json};
-use tests::view::View;
-use tests::{Bundle, require_root, spec};
-
-use crate::lifecycle::{left_nothing, runtimes, stage, stage_of};
+use tests::mountinfo::{at, mounted};
+use tests::spec::tmpfs;
+use tests::view::{self, View};
+use tests::{Bundle, left_nothing, require_root, runtimes, stage, stage_of};
 
 const NONE: Option<&str> = None;
-
-/// One line of mountinfo.
-#[derive(Debug, PartialEq, Eq)]
-struct Mounted {
-    target: String,
-    /// Of the mount, sorted.
-    options: Vec<String>,
-    /// `shared:`, `master:` and their kin.
-    propagation: Vec<String>,
-    kind: String,
-    /// Of the file system.
-    superblock: String,
-}
-
-/// Every mount as the jail sees it.
-fn mounted(bundle: &mut Bundle) -> Vec<Mounted> {
-    let text = bundle.args(&["cat", "/proc/self/mountinfo"]).run().ok();
-    let line = |line: &str| {
-        let (left, right) = line.split_once(" - ").unwrap();
-        let (left, right): (Vec<&str>, Vec<&str>) = (left.split(' ').collect(), right.split(' ').collect());
-        let mut options: Vec<String> = left[5].split(',').map(str::to_string).collect();
-        options.sort();
-        Mounted {
-            target: left[4].to_string(),
-            options,
-            propagation: left[6..].iter().map(ToString::to_string).collect(),
-            kind: right[0].to_string(),
-            superblock: right[2].to_string(),
-        }
-    };
-    text.lines().map(line).collect()
-}
-
-#[track_caller]
-fn at<'a>(mounts: &'a [Mounted], target: &str) -> &'a Mounted {
-    let found = mounts.iter().rev().find(|mount| mount.target == target);
-    found.unwrap_or_else(|| panic!("nothing at {target} in {mounts:?}"))
-}
 
 /// A folder of the host with a file in it, beside the root.
 fn source(bundle: &Bundle) -> String {
@@ -62,15 +23,6 @@ fn bind(source: &str, options: &[&str]) -> Value {
     json!({"destination": "/mnt/bound", "type": "bind", "source": source, "options": options})
 }
 
-fn tmpfs(target: &str, options: &[&str]) -> Value {
-    json!({"destination": target, "type": "tmpfs", "source": "tmpfs", "options": options})
-}
-
-/// Runs a script of the shell and gives what it printed.
-fn script(bundle: &mut Bundle, text: &str) -> String {
-    bundle.args(&["sh", "-c", text]).run().ok()
-}
-
 #[test]
 fn a_bind_shows_the_hosts_folder_and_writes_reach_it() {
     if !require_root() {
@@ -80,7 +32,7 @@ fn a_bind_shows_the_hosts_folder_and_writes_reach_it() {
         let (mut bundle, host) = stage_of(runtime);
         let source = source(&bundle);
         bundle.set("/mounts/-", bind(&source, &["bind"]));
-        assert_eq!(script(&mut bundle, "cat /mnt/bound/file; echo inside > /mnt/bound/new"), "of the host\n");
+        assert_eq!(bundle.script("cat /mnt/bound/file; echo inside > /mnt/bound/new"), "of the host\n");
         assert_eq!(fs::read_to_string(bundle.dir.join("source/new")).unwrap(), "inside\n");
         left_nothing(&bundle, &host);
     }
@@ -96,7 +48,7 @@ fn a_read_only_bind_takes_no_write() {
         let source = source(&bundle);
         bundle.set("/mounts/-", bind(&source, &["bind", "ro"]));
         assert_eq!(
-            script(&mut bundle, "cat /mnt/bound/file; true > /mnt/bound/new || echo refused"),
+            bundle.script("cat /mnt/bound/file; true > /mnt/bound/new || echo refused"),
             "of the host\nrefused\n"
         );
         assert!(!bundle.dir.join("source/new").exists());
@@ -113,7 +65,7 @@ fn a_relative_source_is_below_the_bundle() {
         let (mut bundle, host) = stage_of(runtime);
         source(&bundle);
         bundle.set("/mounts/-", bind("source", &["rbind"]));
-        assert_eq!(script(&mut bundle, "cat /mnt/bound/file"), "of the host\n");
+        assert_eq!(bundle.script("cat /mnt/bound/file"), "of the host\n");
         left_nothing(&bundle, &host);
     }
 }
@@ -162,7 +114,7 @@ fn a_file_is_bound_on_a_file_and_on_nothing() {
             bundle
                 .set("/mounts/-", json!({"destination": target, "type": "bind", "source": file, "options": ["bind"]}));
         }
-        assert_eq!(script(&mut bundle, "cat /etc/passwd /etc/made/here"), "of the host\nof the host\n");
+        assert_eq!(bundle.script("cat /etc/passwd /etc/made/here"), "of the host\nof the host\n");
         assert!(fs::read_to_string(bundle.rootfs().join("etc/passwd")).unwrap().starts_with("root:"));
         left_nothing(&bundle, &host);
     }
@@ -180,7 +132,7 @@ fn mounts_are_made_in_their_order() {
         bundle.set("/mounts/-", tmpfs("/mnt/bound/below", &[]));
         bundle.set("/mounts/-", tmpfs("/var", &["size=1m"])).set("/mounts/-", tmpfs("/var", &["size=2m"]));
         let text = "ls /mnt; ls /mnt/bound; df /var | tail -n 1 | { read a b c; echo $b; }";
-        assert_eq!(script(&mut bundle, text), "bound\nbelow\nfile\n2048\n");
+        assert_eq!(bundle.script(text), "bound\nbelow\nfile\n2048\n");
         left_nothing(&bundle, &host);
     }
 }
@@ -194,7 +146,7 @@ fn the_options_of_a_tmpfs_reach_it() {
         let (mut bundle, host) = stage_of(runtime);
         bundle.set("/mounts/-", tmpfs("/mnt", &["size=1m", "nr_inodes=100", "mode=1770", "uid=5", "gid=6", "nosuid"]));
         assert_eq!(
-            script(&mut bundle, "stat -c '%a %u %g' /mnt; df /mnt | tail -n 1 | { read a b c; echo $b; }"),
+            bundle.script("stat -c '%a %u %g' /mnt; df /mnt | tail -n 1 | { read a b c; echo $b; }"),
             "1770 5 6\n1024\n"
         );
         let mounts = mounted(&mut bundle);
@@ -256,7 +208,7 @@ fn noexec_and_nosymfollow_do_what_they_say() {
     bundle.set("/mounts/-", tmpfs("/mnt", &["noexec", "nosymfollow"]));
     let text = "cp /bin/busybox /mnt/echo; /mnt/echo ran 2> /dev/null; echo $?; ln -s /etc/passwd /mnt/link; cat /mnt/link 2> /dev/null || echo refused";
     std::os::unix::fs::symlink("busybox", bundle.rootfs().join("bin/cp")).unwrap();
-    assert_eq!(script(&mut bundle, text), "126\nrefused\n");
+    assert_eq!(bundle.script(text), "126\nrefused\n");
     left_nothing(&bundle, &host);
 }
 
@@ -281,8 +233,7 @@ fn what_the_host_mounts_later_does_not_appear_unless_it_is_asked_for() {
             let below = format!("{source}/below");
             fs::create_dir(&below).unwrap();
             bundle.set("/linux/rootfsPropagation", "rslave");
-            bundle.set("/mounts/-", bind(&source, options)).args(&["sleep", "1000"]).create().ok();
-            bundle.start().ok();
+            bundle.set("/mounts/-", bind(&source, options)).start_sleeper();
             mount(Some("none"), &below[..], Some("tmpfs"), MsFlags::empty(), NONE).unwrap();
             fs::write(format!("{below}/late"), "").unwrap();
             let seen = bundle.exec(&["test", "-e", "/mnt/bound/below/late"]);
@@ -306,12 +257,10 @@ fn what_the_jail_mounts_never_reaches_the_host() {
     mount(Some("none"), &source[..], Some("tmpfs"), MsFlags::empty(), NONE).unwrap();
     mount(NONE, &source[..], NONE, MsFlags::MS_SHARED, NONE).unwrap();
     fs::create_dir(format!("{source}/below")).unwrap();
-    let admin = json!(["CAP_SYS_ADMIN"]);
-    bundle.set("/process/capabilities", json!({"bounding": admin, "permitted": admin, "effective": admin}));
-    bundle.set("/mounts/-", bind(&source, &["rbind"])).args(&["sleep", "1000"]).create().ok();
-    bundle.start().ok();
+    bundle.capabilities(&["CAP_SYS_ADMIN"]);
+    bundle.set("/mounts/-", bind(&source, &["rbind"])).start_sleeper();
     bundle.exec(&["mount", "-t", "tmpfs", "none", "/mnt/bound/below"]).ok();
-    let places = tests::view::mounts();
+    let places = view::mounts();
     assert!(!places.iter().any(|place| place.ends_with("/below")), "{places:?}");
     bundle.delete_force().ok();
     umount2(&source[..], MntFlags::MNT_DETACH).unwrap();
@@ -352,157 +301,6 @@ fn the_root_propagates_as_it_was_asked_to() {
 }
 
 #[test]
-fn a_read_only_root_takes_no_write() {
-    if !require_root() {
-        return;
-    }
-    for runtime in runtimes() {
-        let (mut bundle, host) = stage_of(runtime);
-        bundle.set("/root/readonly", true).set("/mounts/-", tmpfs("/var", &[]));
-        let text = "true > /new || echo refused; true > /etc/passwd || echo refused; true > /var/new && echo written";
-        assert_eq!(script(&mut bundle, text), "refused\nrefused\nwritten\n");
-        assert!(at(&mounted(&mut bundle), "/").options.contains(&"ro".to_string()));
-        left_nothing(&bundle, &host);
-    }
-}
-
-#[test]
-fn a_masked_path_is_empty_whatever_it_was() {
-    if !require_root() {
-        return;
-    }
-    for runtime in runtimes() {
-        let (mut bundle, host) = stage_of(runtime);
-        fs::write(bundle.rootfs().join("usr/secret"), "secret").unwrap();
-        let paths = ["/etc/passwd", "/usr", "/proc/sys", "/proc/timer_list", "/proc/nosuchfile", "/no/such/path"];
-        bundle.set("/linux/maskedPaths", paths.to_vec());
-        let text = "wc -c < /etc/passwd; ls -A /usr /proc/sys; wc -c < /proc/timer_list; \
-                    true > /usr/new || echo refused; echo x > /etc/passwd; ls /no 2> /dev/null || echo none";
-        assert_eq!(script(&mut bundle, text), "0\n/proc/sys:\n\n/usr:\n0\nrefused\nnone\n");
-        assert!(fs::read_to_string(bundle.rootfs().join("etc/passwd")).unwrap().starts_with("root:"));
-        left_nothing(&bundle, &host);
-    }
-}
-
-#[test]
-fn a_read_only_path_is_read_and_not_written() {
-    if !require_root() {
-        return;
-    }
-    let before = fs::read_to_string("/proc/sys/vm/swappiness").unwrap();
-    for runtime in runtimes() {
-        let (mut bundle, host) = stage_of(runtime);
-        bundle.set("/linux/readonlyPaths", vec!["/proc/sys", "/etc", "/bin/busybox", "/no/such/path"]);
-        let text = "echo 1 > /proc/sys/vm/swappiness || echo refused; true > /etc/new || echo refused; \
-                    true > /bin/busybox || echo refused; cat /etc/passwd | head -n 1; true > /tmp/new && echo written";
-        assert_eq!(script(&mut bundle, text), "refused\nrefused\nrefused\nroot:x:0:0:root:/root:/bin/sh\nwritten\n");
-        left_nothing(&bundle, &host);
-    }
-    assert_eq!(fs::read_to_string("/proc/sys/vm/swappiness").unwrap(), before);
-}
-
-#[test]
-fn the_devices_and_links_that_every_program_expects_are_there() {
-    if !require_root() {
-        return;
-    }
-    for runtime in runtimes() {
-        let (mut bundle, host) = stage_of(runtime);
-        let text = "cd /dev; stat -c '%n %F %t:%T %a %u:%g' null zero full random urandom tty; \
-                    for l in fd stdin stdout stderr ptmx; do echo $l $(readlink $l); done; \
-                    head -c 3 zero | wc -c; echo x > null; echo x > full || echo full; head -c 4 urandom | wc -c";
-        let devices: String =
-            [("null", "1:3"), ("zero", "1:5"), ("full", "1:7"), ("random", "1:8"), ("urandom", "1:9"), ("tty", "5:0")]
-                .map(|(name, number)| format!("{name} character special file {number} 666 0:0\n"))
-                .concat();
-        let links =
-            "fd /proc/self/fd\nstdin /proc/self/fd/0\nstdout /proc/self/fd/1\nstderr /proc/self/fd/2\nptmx pts/ptmx\n";
-        assert_eq!(script(&mut bundle, text), format!("{devices}{links}3\nfull\n4\n"));
-        left_nothing(&bundle, &host);
-    }
-}
-
-#[test]
-fn a_device_is_made_as_it_was_asked_for() {
-    if !require_root() {
-        return;
-    }
-    for runtime in runtimes() {
-        let (mut bundle, host) = stage_of(runtime);
-        bundle.set(
-            "/linux/devices",
-            json!([
-                {"path": "/dev/deep/null2", "type": "c", "major": 1, "minor": 3, "fileMode": 0o640, "uid": 7, "gid": 8},
-                {"path": "/dev/disk", "type": "b", "major": 7, "minor": 0, "fileMode": 0o600},
-                {"path": "/dev/pipe", "type": "p", "fileMode": 0o622}
-            ]),
-        );
-        let text = "cd /dev; stat -c '%n %F %t:%T %a %u:%g' deep/null2 disk pipe";
-        let seen = "deep/null2 character special file 1:3 640 7:8\ndisk block special file 7:0 600 0:0\npipe fifo 0:0 622 0:0\n";
-        assert_eq!(script(&mut bundle, text), seen);
-        left_nothing(&bundle, &host);
-    }
-}
-
-/// A name that is there and is something else must not be taken for the device, nor be replaced by it.
-#[test]
-fn a_device_in_the_place_of_something_else_is_refused() {
-    if !require_root() {
-        return;
-    }
-    let (mut bundle, host) = stage();
-    for (place, path) in [("etc/passwd", "/etc/passwd"), ("usr", "/usr")] {
-        bundle.set("/linux/devices", json!([{"path": path, "type": "c", "major": 1, "minor": 3}]));
-        let before = fs::metadata(bundle.rootfs().join(place)).unwrap();
-        let line = bundle.create().fails();
-        assert!(line.contains(path), "{line}");
-        let after = fs::metadata(bundle.rootfs().join(place)).unwrap();
-        assert_eq!(
-            (after.file_type(), after.len(), after.permissions().mode()),
-            (before.file_type(), before.len(), before.permissions().mode())
-        );
-        left_nothing(&bundle, &host);
-    }
-}
-
-/// Where the image brings its own /dev, the host's files must not be what is looked at.
-#[test]
-fn a_root_without_a_dev_of_its_own_gets_the_devices_too() {
-    if !require_root() {
-        return;
-    }
-    let (mut bundle, host) = stage();
-    bundle.remove("/mounts/1");
-    for _ in 0..2 {
-        // The second time they are there already.
-        assert_eq!(script(&mut bundle, "stat -c '%t:%T' /dev/null; echo x > /dev/null"), "1:3\n");
-    }
-    left_nothing(&bundle, &host);
-}
-
-#[test]
-fn device_rules_let_in_what_is_allowed_and_nothing_else() {
-    if !require_root() {
-        return;
-    }
-    for runtime in runtimes() {
-        let (mut bundle, host) = stage_of(runtime);
-        // Random numbers under another name: a device that is no default one would need a driver.
-        bundle.set("/linux/devices", json!([{"path": "/dev/kmsg2", "type": "c", "major": 1, "minor": 11}]));
-        let deny = json!({"allow": false, "access": "rwm"});
-        let text = "echo x > /dev/null && echo null; head -c 1 /dev/zero | wc -c; (: < /dev/kmsg2) 2> /dev/null && echo opened; true";
-        let log = json!(["CAP_SYSLOG"]);
-        bundle.set("/process/capabilities", json!({"bounding": log, "permitted": log, "effective": log}));
-        bundle.set("/linux/resources", json!({"devices": [deny]}));
-        assert_eq!(script(&mut bundle, text), "null\n1\n");
-        let allow = json!({"allow": true, "type": "c", "major": 1, "minor": 11, "access": "r"});
-        bundle.set("/linux/resources", json!({"devices": [deny, allow]}));
-        assert_eq!(script(&mut bundle, text), "null\n1\nopened\n");
-        left_nothing(&bundle, &host);
-    }
-}
-
-#[test]
 fn a_cgroup_mount_shows_the_jails_own_cgroup() {
     if !require_root() {
         return;
@@ -524,9 +322,9 @@ fn a_cgroup_mount_shows_the_jails_own_cgroup() {
             // The jail's own: process 1 is in it, and nothing outside is in sight.
             let text = "cd /sys/fs/cgroup; [ -d memory ] && cd memory; head -n 1 cgroup.procs; ls -d */ 2> /dev/null | wc -l; \
                         mkdir new 2> /dev/null || echo refused";
-            assert_eq!(script(&mut bundle, text), "1\n0\nrefused\n", "{own_space}");
+            assert_eq!(bundle.script(text), "1\n0\nrefused\n", "{own_space}");
             if own_space {
-                let paths = script(&mut bundle, "cat /proc/self/cgroup");
+                let paths = bundle.script("cat /proc/self/cgroup");
                 assert!(paths.lines().all(|line| line.ends_with(":/")), "{paths}");
             }
             left_nothing(&bundle, &host);
@@ -543,7 +341,7 @@ fn the_usual_mounts_are_those_of_runc() {
     let mut seen = Vec::new();
     for runtime in runtimes() {
         let (mut bundle, host) = stage_of(runtime);
-        bundle.spec = spec::full("rootfs", &format!("/jail-test-{}", bundle.id));
+        bundle.full();
         // runc forgets that the last one, of type cgroup, was to be read-only.
         let asked = bundle.spec["mounts"].as_array().unwrap()[..6].to_vec();
         let mounts = mounted(&mut bundle);

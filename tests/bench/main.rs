@@ -114,8 +114,7 @@ fn measure_all(view: View, full: bool, rounds: usize) -> Vec<Row> {
 fn bundle(runtime: tests::Runtime, full: bool, profile: &serde_json::Value) -> Bundle {
     let mut bundle = Bundle::of(runtime);
     if full {
-        bundle.spec = tests::spec::full("rootfs", &format!("/jail-test-{}", bundle.id));
-        bundle.set("/linux/seccomp", profile.clone());
+        bundle.full().set("/linux/seccomp", profile.clone());
     }
     bundle
 }

@@ -1,12 +1,11 @@
 //! One point: the state before, the fault, and what is asked of the runtime afterwards.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tests::trace::{self, Act, Call, Follow, Traced};
-use tests::{Bundle, Done, Host, processes};
+use tests::{Bundle, Done, Host, processes, walk};
 
 use crate::sweep::{Mode, Side, Sweep, Verb};
 
@@ -141,18 +140,9 @@ impl Look<'_> {
 
 /// What is in a bundle's store, by the path from there, with the jail's name written `ID`.
 pub(crate) fn stored(bundle: &Bundle) -> BTreeSet<String> {
-    fn walk(folder: &Path, found: &mut Vec<String>) {
-        for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
-            found.push(entry.path().to_string_lossy().into_owned());
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                walk(&entry.path(), found);
-            }
-        }
-    }
-    let mut found = Vec::new();
-    walk(&bundle.root, &mut found);
     let root = bundle.root.to_string_lossy();
-    found.iter().map(|path| path[root.len() + 1..].replace(&bundle.id, "ID")).collect()
+    let name = |path: PathBuf| path.to_string_lossy()[root.len() + 1..].replace(&bundle.id, "ID");
+    walk(&bundle.root).into_iter().map(name).collect()
 }
 
 /// Calls whose failure no program can know of, because the kernel has none for them.

@@ -6,7 +6,7 @@ use std::io::IsTerminal;
 
 use nix::sched::{CloneFlags, unshare};
 use tests::view::View;
-use tests::{Bundle, Runtime, processes, spec};
+use tests::{Bundle, Runtime, processes};
 
 use crate::point;
 use crate::report::Report;
@@ -158,7 +158,7 @@ impl Sweep {
     pub(crate) fn bundle(&self) -> Bundle {
         let mut bundle = Bundle::of(self.runtime.clone());
         if self.full {
-            bundle.spec = spec::full("rootfs", &format!("/jail-test-{}", bundle.id));
+            bundle.full();
         }
         let ends = matches!(self.verb, Verb::Delete | Verb::Run);
         bundle.args(if ends { &["true"] } else { &["sleep", "1000"] });

@@ -4,10 +4,11 @@ use std::fs;
 use std::io::Write;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use crate::command::{Done, LIMIT, Runtime, finish};
+use crate::command::{Done, LIMIT, Runtime, finish, jail};
 use crate::{processes, spec, unique, view};
 
 /// A bundle on a busybox root, the store that its jail is kept in, and the jail's name. Dropping it ends the jail by
@@ -85,6 +86,53 @@ impl Bundle {
         self.set("/process/args", words)
     }
 
+    /// Sets the program to a script of the shell, runs it and gives what it printed.
+    #[track_caller]
+    pub fn script(&mut self, text: &str) -> String {
+        self.args(&["sh", "-c", text]).run().ok()
+    }
+
+    /// Runs a program that shows its own /proc/self/status, for [`processes::field`].
+    #[track_caller]
+    pub fn own_status(&mut self) -> String {
+        self.args(&["cat", "/proc/self/status"]).run().ok()
+    }
+
+    /// Sets the program to a script of Debian's perl, whose `syscall` makes any call, and puts the host's perl into the
+    /// root.
+    ///
+    /// # Panics
+    /// If the root cannot be written.
+    pub fn perl(&mut self, script: &str) -> &mut Bundle {
+        for (name, to) in [("lib", "usr/lib"), ("lib64", "usr/lib64")] {
+            symlink(to, self.rootfs().join(name)).expect("a link of the root");
+        }
+        let usr = json!({"destination": "/usr", "type": "bind", "source": "/usr", "options": ["rbind", "ro"]});
+        self.set("/mounts/-", usr).args(&["perl", "-e", script])
+    }
+
+    /// Asks for what a container manager asks for by default.
+    pub fn full(&mut self) -> &mut Bundle {
+        self.spec = spec::full("rootfs", &format!("/jail-test-{}", self.id));
+        self
+    }
+
+    /// Sets the capabilities that the program has.
+    pub fn capabilities(&mut self, names: &[&str]) -> &mut Bundle {
+        self.set("/process/capabilities", json!({"bounding": names, "effective": names, "permitted": names}))
+    }
+
+    /// A folder of the host that nothing may touch, with a `file` in it, beside the root.
+    ///
+    /// # Panics
+    /// If it cannot be made.
+    pub fn sentinel(&self) -> PathBuf {
+        let folder = self.dir.join("sentinel");
+        fs::create_dir(&folder).expect("a folder beside the root");
+        fs::write(folder.join("file"), "of the host").expect("a file beside the root");
+        folder
+    }
+
     /// The path of the root as the host sees it.
     pub fn rootfs(&self) -> PathBuf {
         self.dir.join("rootfs")
@@ -99,10 +147,16 @@ impl Bundle {
     }
 
     /// A command of the runtime with these words, not yet run.
-    pub fn command(&self, words: &[&str]) -> std::process::Command {
+    pub fn command(&self, words: &[&str]) -> Command {
         let mut command = self.runtime.command(&self.root);
-        command.args(words).stdin(std::process::Stdio::null());
+        command.args(words).stdin(Stdio::null());
         command
+    }
+
+    /// `create` or `run` of this bundle, as it is now, with OPTIONS before the name; not yet run.
+    pub fn making(&self, verb: &str, options: &[&str]) -> Command {
+        self.write();
+        self.command(&[&[verb, "--bundle", &self.dir.to_string_lossy()], options, &[&self.id]].concat())
     }
 
     /// Runs the runtime with these words.
@@ -112,14 +166,58 @@ impl Bundle {
 
     /// `create`: the jail is there, its program waits for `start`.
     pub fn create(&self) -> Done {
-        self.write();
-        self.call(&["create", "--bundle", &self.dir.to_string_lossy(), &self.id])
+        self.create_with(&[])
+    }
+
+    /// `create` with options.
+    pub fn create_with(&self, options: &[&str]) -> Done {
+        finish(&mut self.making("create", options), LIMIT)
     }
 
     /// `run`: create, start, wait and delete in one.
     pub fn run(&self) -> Done {
-        self.write();
-        self.call(&["run", "--bundle", &self.dir.to_string_lossy(), &self.id])
+        self.run_with(&[])
+    }
+
+    /// `run` with options.
+    pub fn run_with(&self, options: &[&str]) -> Done {
+        finish(&mut self.making("run", options), LIMIT)
+    }
+
+    /// `run` in the background, its output thrown away.
+    ///
+    /// # Panics
+    /// If the runtime cannot be started.
+    pub fn run_in_background(&self) -> Child {
+        let mut run = self.making("run", &[]);
+        run.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("the runtime")
+    }
+
+    /// `run` of these words on the default root.
+    pub fn friendly(&self, words: &[&str]) -> Done {
+        self.call(&[&["run", &self.id, "--"], words].concat())
+    }
+
+    /// Runs the runtime with these words for a careless caller, who leaves two folders of the host open and has a
+    /// secret in the environment.
+    ///
+    /// # Panics
+    /// If there is no shell for it.
+    pub fn careless(&self, words: &[&str]) -> Done {
+        let mut command = Command::new("sh");
+        // Digits: the shell of Debian takes no other descriptors.
+        command.args(["-c", "exec 8<\"$0\" 9</; export OF_THE_HOST=mark; exec \"$@\""]).arg(&self.dir);
+        command.arg(jail()).arg("--root").arg(&self.root).args(words).stdin(Stdio::null());
+        let done = finish(&mut command, LIMIT);
+        assert!(done.code() != Some(127), "the shell itself failed: {done}");
+        done
+    }
+
+    /// `create` and `start` with a program that sleeps.
+    #[track_caller]
+    pub fn start_sleeper(&mut self) {
+        self.args(&["sleep", "1000"]).create().ok();
+        self.start().ok();
     }
 
     /// `start`.
@@ -164,6 +262,11 @@ impl Bundle {
             assert!(std::time::Instant::now() < end, "{} never became {status}: {}", self.id, self.state());
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
+    }
+
+    /// The path of a file of the jail in the store.
+    pub fn entry(&self, name: &str) -> PathBuf {
+        self.root.join(&self.id).join(name)
     }
 
     /// `list`.

@@ -5,7 +5,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use crate::{processes, view};
+use crate::{processes, view, walk};
 
 /// Everything that a jail could leave behind, each as one line that names it. See the table of leaks in the
 /// project's notes on security: mounts, cgroups, links, loop devices, keys, sockets, processes, name spaces, files.
@@ -129,15 +129,7 @@ fn run_files(word: &str) -> Vec<String> {
 }
 
 fn files(folder: &Path) -> Vec<String> {
-    let Ok(entries) = fs::read_dir(folder) else { return Vec::new() };
-    let mut found = Vec::new();
-    for entry in entries.flatten() {
-        found.push(entry.path().display().to_string());
-        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-            found.extend(files(&entry.path()));
-        }
-    }
-    found
+    walk(folder).into_iter().map(|path| path.display().to_string()).collect()
 }
 
 /// The name spaces of a process that are not ours: each is one that the jail made and a process keeps.

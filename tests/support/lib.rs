@@ -4,15 +4,27 @@
 
 mod bundle;
 mod command;
+mod dice;
 mod host;
+pub mod mountinfo;
 pub mod processes;
 pub mod spec;
+mod stage;
+mod store;
+pub mod terminal;
 pub mod trace;
+mod tree;
 pub mod view;
+mod wait;
 
 pub use bundle::{Bundle, rootfs};
 pub use command::{Done, LIMIT, Runtime, finish, jail};
+pub use dice::Dice;
 pub use host::Host;
+pub use stage::{left_nothing, running, running_of, runtimes, stage, stage_of};
+pub use store::{entries, is_listed_as, listed};
+pub use tree::{tree, walk};
+pub use wait::{code, wait_for, within_limit};
 
 /// Whether this test may go on: it runs as root. Otherwise it says that it was skipped, or fails where `CI=true`,
 /// since in CI a skipped test is a test that nobody runs.

@@ -63,6 +63,22 @@ pub fn is_zombie(pid: i32) -> bool {
     stat(pid).is_some_and(|(state, _)| state == 'Z')
 }
 
+/// Whether the process is there and has not ended.
+pub fn lives(pid: i32) -> bool {
+    Path::new(&format!("/proc/{pid}")).exists() && !is_zombie(pid)
+}
+
+/// What the text of a /proc/PID/status has at a name, its words with one space between them.
+///
+/// # Panics
+/// If it has no such name.
+#[track_caller]
+pub fn field(status: &str, name: &str) -> String {
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    let line = line.unwrap_or_else(|| panic!("no {name} in:\n{status}"));
+    line.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
 /// Every process below PID.
 pub fn below(pid: i32) -> Vec<i32> {
     let all = all();

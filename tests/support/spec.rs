@@ -45,6 +45,11 @@ pub fn full(root: &str, cgroup: &str) -> Value {
     spec
 }
 
+/// A mount of a new tmpfs.
+pub fn tmpfs(target: &str, options: &[&str]) -> Value {
+    json!({"destination": target, "type": "tmpfs", "source": "tmpfs", "options": options})
+}
+
 /// What container managers leave a container by default.
 pub const CAPABILITIES: &[&str] = &[
     "CAP_CHOWN",
