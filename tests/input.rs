@@ -175,6 +175,39 @@ fn a_wrong_type_is_refused_with_its_place_and_line_and_column() {
     ]);
 }
 
+/// A list of the members in their order is not the object, whatever a parser makes of it; nor is an object with one key
+/// the name that is its key.
+#[test]
+fn what_only_a_parser_takes_for_an_object_or_a_name_is_refused_with_its_place() {
+    let list = "invalid type: sequence, expected struct";
+    all_refused(&[
+        ("/process/user", json!([0, 0]), &["config.json:1:", " /process/user: ", list]),
+        ("/root", json!(["rootfs"]), &["config.json:1:", " /root: ", list]),
+        ("/root", json!(["rootfs", true]), &["config.json:1:", " /root: ", list]),
+        ("/process/capabilities", json!([[], [], [], [], []]), &["config.json:1:", " /process/capabilities: ", list]),
+        ("/process/rlimits", json!([["RLIMIT_CORE", 1, 1]]), &["config.json:1:", " /process/rlimits/0: ", list]),
+        ("/mounts/-", json!(["/tmp", "tmpfs"]), &["config.json:1:", " /mounts/2: ", list]),
+        ("/hooks", json!({"poststop": [["/bin/true"]]}), &["config.json:1:", " /hooks/poststop/0: ", list]),
+        ("/linux/namespaces/0", json!(["pid"]), &["config.json:1:", " /linux/namespaces/0: ", list]),
+        ("/linux/resources", json!({"pids": [5]}), &["config.json:1:", " /linux/resources/pids: ", list]),
+        (
+            "/linux/namespaces/0/type",
+            json!({"pid": null}),
+            &["config.json:1:", " /linux/namespaces/0/type: ", "invalid type: map, expected enum"],
+        ),
+    ]);
+}
+
+#[test]
+fn a_list_in_the_place_of_the_process_is_refused_where_it_begins() {
+    let refusal = ":2:12: /process: invalid type: sequence, expected struct Process";
+    all_texts_refused(&[
+        (b"{\"ociVersion\": \"1.0.2\",\n\"process\": [false, null, [0, 0], [\"true\"], null, [], \"/\"]}", refusal),
+        (b"{\"ociVersion\": \"1.0.2\",\n\"process\": [\n]}", refusal),
+        (b"[\"1.0.2\", [\"rootfs\"]]", ":1:1: /: invalid type: sequence, expected struct Spec"),
+    ]);
+}
+
 #[test]
 fn a_value_that_nobody_knows_is_refused_with_its_place() {
     let filter = |key: &str, value: Value| {

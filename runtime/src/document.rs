@@ -8,7 +8,9 @@ use std::path::Path;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::{Mode, SFlag, fstat};
 use serde::de::DeserializeOwned;
-use sys::{Doing, Error, Kind, Result};
+use sys::{Doing, Error, Result};
+
+use crate::strict;
 
 /// The largest document, in bytes.
 const LARGEST: u64 = 16 << 20;
@@ -44,55 +46,12 @@ pub fn read(path: &Path) -> Result<String> {
 /// # Errors
 /// `Invalid` with the JSON pointer, line and column.
 pub fn parse<T: DeserializeOwned>(text: &str, name: &str) -> Result<(T, Vec<String>)> {
-    let mut unknown = Vec::new();
-    let mut track = serde_path_to_error::Track::new();
-    let mut json = serde_json::Deserializer::from_str(text);
-    let parsed = {
-        let tracked = serde_path_to_error::Deserializer::new(&mut json, &mut track);
-        serde_ignored::deserialize(tracked, |path| unknown.push(place(&path)))
-    };
-    let parsed: T = parsed.map_err(|error: serde_json::Error| {
-        let (line, column) = (error.line(), error.column());
-        // serde_json puts the place behind the reason; ours stands before it.
-        let reason = error.to_string();
-        let reason = reason.rsplit_once(" at line ").map_or(reason.as_str(), |(reason, _)| reason);
-        Error::new(Kind::Invalid, format!("use {name}:{line}:{column}: {}: {reason}", pointer(&track.path())))
-    })?;
-    json.end().map_err(|error| {
-        Error::invalid(format!("use {name}:{}:{}: something follows the document", error.line(), error.column()))
-    })?;
+    let (parsed, mut unknown) =
+        strict::from_str(text).map_err(|wrong| Error::invalid(format!("use {name}:{wrong}")))?;
     refuse_nul(text, name)?;
     unknown.sort();
     let warnings = unknown.into_iter().map(|place| format!("{name}: unknown property {place} is ignored")).collect();
     Ok((parsed, warnings))
-}
-
-/// The place of an ignored property as a JSON pointer.
-fn place(path: &serde_ignored::Path<'_>) -> String {
-    use serde_ignored::Path;
-    match path {
-        Path::Root => String::new(),
-        Path::Seq { parent, index } => format!("{}/{index}", place(parent)),
-        Path::Map { parent, key } => format!("{}/{key}", place(parent)),
-        // Not in the text, only in our types.
-        Path::Some { parent } | Path::NewtypeStruct { parent } | Path::NewtypeVariant { parent } => place(parent),
-    }
-}
-
-/// A path of serde as a JSON pointer (RFC 6901).
-fn pointer(path: &serde_path_to_error::Path) -> String {
-    use serde_path_to_error::Segment;
-    let mut text = String::new();
-    for segment in path.iter() {
-        text.push('/');
-        match segment {
-            Segment::Seq { index } => text.push_str(&index.to_string()),
-            Segment::Map { key } => text.push_str(&key.replace('~', "~0").replace('/', "~1")),
-            Segment::Enum { variant } => text.push_str(variant),
-            Segment::Unknown => text.push('?'),
-        }
-    }
-    if text.is_empty() { "/".to_owned() } else { text }
 }
 
 /// Puts file, line and column into a refusal that names a JSON pointer: `use /process/args: …`.

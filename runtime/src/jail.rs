@@ -13,7 +13,7 @@ use sys::{Doing, Error, Kind, Result};
 
 use crate::journal::{self, Process, Record};
 use crate::store::{self, Entry, State, Store};
-use crate::{hooks, process};
+use crate::{hooks, process, strict};
 
 /// How often what looks half-made is looked at again, a millisecond apart.
 const MOMENTS: usize = 3;
@@ -133,8 +133,9 @@ impl Jail {
     /// As [`Jail::state`].
     pub fn spec(&self) -> Result<Spec> {
         let text = self.state()?.config.get();
-        serde_json::from_str(text).map_err(|error| {
-            Error::new(Kind::WrongState, format!("read the specification of {}: {error}", self.entry.id))
+        // It was warned of unknown properties when the jail was made.
+        strict::from_str(text).map(|(spec, _)| spec).map_err(|wrong| {
+            Error::new(Kind::WrongState, format!("read the specification of {}: {wrong}", self.entry.id))
         })
     }
 

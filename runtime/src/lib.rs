@@ -22,3 +22,4 @@ pub mod protect;
 mod setting;
 pub mod start;
 pub mod store;
+mod strict;
