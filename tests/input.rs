@@ -7,9 +7,7 @@ use std::process::{Command, Stdio};
 
 use nix::sys::stat::Mode;
 use serde_json::{Value, json};
-use tests::{Bundle, Done, Host, LIMIT, finish, installed, require_root};
-
-use crate::lifecycle::{entries, stage};
+use tests::{Bundle, Done, Host, LIMIT, entries, finish, installed, require_root, stage};
 
 /// A bundle, and a host whose tree of the bundle's root is looked at too: not even a mount point may be made.
 fn stage_with_root() -> (Bundle, Host) {

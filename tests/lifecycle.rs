@@ -6,10 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tests::{
-    Bundle, Host, LIMIT, finish, jail, left_nothing, processes, require_root, runtimes, stage_of, view, wait_for,
+    Bundle, Host, LIMIT, finish, jail, left_nothing, processes, require_root, runtimes, stage, stage_of, view, wait_for,
 };
-// `input` takes them from here.
-pub(crate) use tests::{entries, stage};
 
 #[test]
 fn a_jail_is_created_and_started_and_stops_and_is_deleted() {

@@ -116,7 +116,8 @@ ls -A /run/jail; find /sys/fs/cgroup -mindepth 1 -type d";
 
 #[test]
 fn a_killed_create_leaves_nothing_behind_one_delete() {
-    let script = "for n in $(seq 10); do $j create --bundle b kill < /dev/null & p=$!
+    let script = "$j create --bundle b kill < /dev/null; $j delete --force kill
+for n in $(seq 10); do $j create --bundle b kill < /dev/null & p=$!
 sleep 0.0$n; kill -9 $p 2> /dev/null || true; wait $p || true; $j list > /dev/null; $j delete --force kill; done
 ls -A /run/jail; find /sys/fs/cgroup -mindepth 1 -type d; pgrep -x sleep || true";
     let Some(said) = on_pure_v2(&config("sleep 1000"), script) else { return };

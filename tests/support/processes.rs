@@ -30,13 +30,12 @@ pub(crate) fn reap_orphans(command: i32) {
     // Only this thread's children: a wait of any kind would take away the stops of another thread's tracees.
     let own = WaitPidFlag::WNOHANG | WaitPidFlag::__WALL | WaitPidFlag::__WNOTHREAD;
     let peek = own | WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT;
-    while let Ok(status) = waitid(Id::All, peek) {
-        match status.pid() {
-            Some(pid) if pid.as_raw() != command => {
-                let _ = waitpid(pid, Some(own));
-            }
-            _ => return,
+    // An orphan that is traced is this thread's child too: its stops are seen here, and must be left to the tracer.
+    while let Ok(WaitStatus::Exited(pid, _) | WaitStatus::Signaled(pid, ..)) = waitid(Id::All, peek) {
+        if pid.as_raw() == command {
+            return;
         }
+        let _ = waitpid(pid, Some(own));
     }
 }
 

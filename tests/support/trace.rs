@@ -104,7 +104,8 @@ fn trace(
     let options = options(follow);
     waitpid(Pid::from_raw(main), None).expect("the stop at the first exec");
     ptrace::setoptions(Pid::from_raw(main), options).expect("the options of the trace");
-    let mut tracer = Tracer { main, follow, threads: HashMap::from([(main, main)]), calls: (0, 0) };
+    let mut tracer =
+        Tracer { main, follow, threads: HashMap::from([(main, main)]), calls: (0, 0), answers: HashMap::new() };
     if let Some(pid) = also {
         ptrace::seize(Pid::from_raw(pid), options).expect("a process of ours");
         ptrace::interrupt(Pid::from_raw(pid)).expect("a process just seized");
@@ -156,6 +157,8 @@ struct Tracer {
     follow: Follow,
     /// The process of each followed thread.
     threads: HashMap<i32, i32>,
+    /// What the call that a thread is in is to answer.
+    answers: HashMap<i32, i32>,
     /// Calls of the command, and of everything below it.
     calls: (usize, usize),
 }
@@ -199,7 +202,12 @@ impl Tracer {
         const ENTRY: u8 = 1; // PTRACE_SYSCALL_INFO_ENTRY
         let info = match ptrace::syscall_info(pid) {
             Ok(info) if info.op == ENTRY => info,
-            _ => return go_on(pid, None),
+            _ => {
+                if let Some(errno) = self.answers.remove(&pid.as_raw()) {
+                    answer(pid, errno, |_| ());
+                }
+                return go_on(pid, None);
+            }
         };
         // SAFETY: the kernel says with op which member of the union it has filled: this is a stop at an entry.
         let entry = unsafe { info.u.entry };
@@ -212,7 +220,9 @@ impl Tracer {
             Act::Go => (),
             Act::Kill => processes::kill(process),
             Act::KillTree => kill_tree(self.main),
-            Act::Fail(errno) => replace(pid, errno),
+            // The kernel closes the descriptor, whatever it answers. Source: close(2), "Dealing with error returns".
+            Act::Fail(errno) if entry.nr == libc::SYS_close as u64 => _ = self.answers.insert(thread, errno),
+            Act::Fail(errno) => answer(pid, errno, |registers| registers.orig_rax = u64::MAX),
         }
         go_on(pid, None);
     }
@@ -233,10 +243,11 @@ fn kill_tree(main: i32) {
     processes::kill(main);
 }
 
-/// Makes the kernel skip the call that PID stands before, and return ERRNO.
-fn replace(pid: Pid, errno: i32) {
+/// Puts ERRNO in the place of the kernel's answer. At the entry of a call `skip` gives it no number, so that nothing is
+/// done; at its exit it has been done.
+fn answer(pid: Pid, errno: i32, skip: impl FnOnce(&mut libc::user_regs_struct)) {
     if let Ok(mut registers) = ptrace::getregs(pid) {
-        registers.orig_rax = u64::MAX;
+        skip(&mut registers);
         registers.rax = i64::from(-errno) as u64;
         let _ = ptrace::setregs(pid, registers);
     }
