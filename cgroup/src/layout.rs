@@ -36,9 +36,9 @@ impl Layout {
     /// Reads the layout of this host.
     ///
     /// # Errors
-    /// Where /proc/self/cgroup or the root of v2 cannot be read.
+    /// Where /proc/self/cgroup, a hierarchy or the root of v2 cannot be read.
     pub fn read() -> Result<Self> {
-        let Some(top) = file_system(Path::new(TOP)) else { return Ok(Self::default()) };
+        let Some(top) = file_system(Path::new(TOP))? else { return Ok(Self::default()) };
         let own = match fs::read_to_string("/proc/self/cgroup") {
             // A kernel without cgroups.
             Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => return Ok(Self::default()),
@@ -48,7 +48,7 @@ impl Layout {
             return Ok(Self { v2: v2(TOP.into(), &own)?, v1: Vec::new() });
         }
         let unified = Path::new(TOP).join("unified");
-        let v2 = match file_system(&unified) {
+        let v2 = match file_system(&unified)? {
             Some(CGROUP2_SUPER_MAGIC) => v2(unified, &own)?,
             _ => None,
         };
@@ -74,13 +74,22 @@ impl Hierarchy {
 }
 
 /// The type of the file system that `path` shows, `None` where there is nothing.
-pub(crate) fn file_system(path: &Path) -> Option<FsType> {
-    statfs(path).ok().map(|found| found.filesystem_type())
+///
+/// # Errors
+/// As statfs(2): what cannot be looked at must not count as missing, and leave a jail without cgroups.
+pub(crate) fn file_system(path: &Path) -> Result<Option<FsType>> {
+    match statfs(path) {
+        Err(Errno::ENOENT | Errno::ENOTDIR) => Ok(None),
+        found => found.map(|found| Some(found.filesystem_type())).doing(|| format!("look at {}", path.display())),
+    }
 }
 
 /// Whether `path` is on a cgroup file system of either version.
-pub(crate) fn is_cgroup(path: &Path) -> bool {
-    matches!(file_system(path), Some(CGROUP_SUPER_MAGIC | CGROUP2_SUPER_MAGIC))
+///
+/// # Errors
+/// As statfs(2).
+pub(crate) fn is_cgroup(path: &Path) -> Result<bool> {
+    Ok(matches!(file_system(path)?, Some(CGROUP_SUPER_MAGIC | CGROUP2_SUPER_MAGIC)))
 }
 
 fn v2(mount: PathBuf, own: &str) -> Result<Option<Hierarchy>> {
@@ -98,15 +107,15 @@ fn v1(own: &str) -> Result<Vec<Hierarchy>> {
         // The conventional place first: a table of a thousand mounts need not be read then, and a mount that another
         // one hides is in the table too.
         let usual = Path::new(TOP).join(names.strip_prefix("name=").unwrap_or(names));
-        let mount = if is_v1(&usual) {
+        let mount = if is_v1(&usual)? {
             usual
         } else {
             if mountinfo.is_none() {
                 mountinfo = Some(fs::read_to_string("/proc/self/mountinfo").doing(|| "read /proc/self/mountinfo")?);
             }
-            match mounted(mountinfo.as_deref().unwrap_or_default(), names).filter(|mount| is_v1(mount)) {
-                Some(mount) => mount,
-                None => continue,
+            match mounted(mountinfo.as_deref().unwrap_or_default(), names) {
+                Some(mount) if is_v1(&mount)? => mount,
+                _ => continue,
             }
         };
         let controllers = names.split(',').map(str::to_owned).collect();
@@ -116,8 +125,8 @@ fn v1(own: &str) -> Result<Vec<Hierarchy>> {
     Ok(found)
 }
 
-fn is_v1(path: &Path) -> bool {
-    file_system(path) == Some(CGROUP_SUPER_MAGIC)
+fn is_v1(path: &Path) -> Result<bool> {
+    Ok(file_system(path)? == Some(CGROUP_SUPER_MAGIC))
 }
 
 /// `(controllers, path)` of a line of /proc/PID/cgroup; `None` for that of v2.

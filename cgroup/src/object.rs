@@ -109,7 +109,7 @@ pub fn undo(object: &Object, deadline: Instant) -> Result<()> {
         // A parent that another jail has marked: whichever is the last to go takes it away.
         Mark::Parent(_) if is_leaf(object) => Ok(()),
         // A damaged journal can name any directory.
-        _ if !layout::is_cgroup(dir) => Ok(()),
+        _ if !layout::is_cgroup(dir)? => Ok(()),
         Mark::Parent(_) | Mark::None => match rmdir(dir) {
             Ok(()) | Err(Errno::EBUSY | Errno::ENOTEMPTY | Errno::ENOENT) => Ok(()),
             gone => gone.doing(|| format!("remove {object}")),
@@ -134,9 +134,7 @@ pub fn find(layout: &Layout, id_hash: &str) -> Vec<Object> {
 
 /// Looks for marks below `dir`; `parents` are the marked directories on the way to it.
 fn look(dir: &Path, id_hash: &str, depth: usize, parents: &mut Vec<Object>, found: &mut Vec<Object>) {
-    let children = fs::read_dir(dir).into_iter().flatten().flatten();
-    for child in children.filter(|child| child.file_type().is_ok_and(|kind| kind.is_dir())) {
-        let path = child.path();
+    for path in process::below(dir) {
         let object = |unique| Object { kind: KIND.to_owned(), name: path.to_string_lossy().into_owned(), unique };
         let mark = Mark::of(&path).unwrap_or(Mark::None);
         let depth = depth - 1;

@@ -69,13 +69,16 @@ fn placed(steps: Vec<Step>) -> Vec<(Rank, Side, Step)> {
 ///
 /// On v2 the process is born into the directory that the step leaves in [`base::Ctx::cgroup`]; on v1 it moves itself.
 /// Each directory is asked which of the two it is.
-pub fn join(objects: &[Object]) -> Vec<(Rank, Side, Step)> {
+///
+/// # Errors
+/// As statfs(2).
+pub fn join(objects: &[Object]) -> Result<Vec<(Rank, Side, Step)>> {
     let step = |object: &Object| {
         let dir = PathBuf::from(&object.name);
-        let v2 = file_system(&dir) == Some(CGROUP2_SUPER_MAGIC);
-        if v2 { Step::Open { dir } } else { Step::Tasks { dir } }
+        let v2 = file_system(&dir)? == Some(CGROUP2_SUPER_MAGIC);
+        Ok(if v2 { Step::Open { dir } } else { Step::Tasks { dir } })
     };
-    placed(objects.iter().filter(|object| object::is_leaf(object)).map(step).collect())
+    Ok(placed(objects.iter().filter(|object| object::is_leaf(object)).map(step).collect::<Result<_>>()?))
 }
 
 /// Refuses a `cgroupsPath` that names no cgroup, or one above where it starts.

@@ -1,15 +1,20 @@
 //! Who is in a cgroup, and signals to all of them.
 
 use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Read, Seek};
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use base::Object;
+use nix::dir::{Dir, Type};
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 use sys::process::{pidfd_open, pidfd_send_signal};
 use sys::{Doing, Error, Kind, Result};
@@ -175,12 +180,23 @@ pub(crate) fn tree(dir: &Path) -> Vec<PathBuf> {
     let mut found = vec![dir.to_owned()];
     let mut next = 0;
     while next < found.len() {
-        let children = fs::read_dir(&found[next]).into_iter().flatten().flatten();
-        let dirs = children.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
-        found.extend(dirs.map(|entry| entry.path()).collect::<Vec<_>>());
+        let inner = below(&found[next]);
+        found.extend(inner);
         next += 1;
     }
     found
+}
+
+/// The directories in `dir`; none where it is gone.
+///
+/// std's own iterator panics where closing the directory is answered by an error.
+pub(crate) fn below(dir: &Path) -> Vec<PathBuf> {
+    let Ok(mut open) = Dir::open(dir, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) else {
+        return Vec::new();
+    };
+    let dirs = open.iter().flatten().filter(|entry| entry.file_type() == Some(Type::Directory));
+    let names = dirs.map(|entry| entry.file_name().to_owned()).filter(|name| !matches!(name.to_bytes(), b"." | b".."));
+    names.map(|name| dir.join(OsStr::from_bytes(name.to_bytes()))).collect()
 }
 
 /// The processes in `dirs` that can be signalled.

@@ -106,7 +106,7 @@ fn a_jail_is_made_found_joined_and_undone_with_its_processes() {
     let mut sleeper = ground.fill("{}");
     let mut joined = Command::new("sleep").arg("600").spawn().unwrap();
     let mut ctx = Ctx::default();
-    for (.., step) in join(&ground.objects) {
+    for (.., step) in join(&ground.objects).unwrap() {
         do_outside(&step, &mut ctx);
     }
     assert_eq!(ctx.cgroup.is_some(), ground.layout.v2.is_some());

@@ -135,7 +135,7 @@ fn enter(pidfd: &OwnedFd, flags: CloneFlags) -> Result<OwnedFd> {
 fn plan(request: &Request, jail: &Jail, spec: Spec, document: &Process, cache: Option<&OwnedFd>) -> Result<Plan> {
     let mut steps = Vec::new();
     let mut push = |rank, side, step| steps.push(Planned { rank, side, step });
-    for (rank, side, step) in cgroup::join(&jail.objects()) {
+    for (rank, side, step) in cgroup::join(&jail.objects())? {
         push(rank, side, Step::Cgroup(step));
     }
     if let Some(score) = document.oom_score_adj() {
