@@ -6,9 +6,10 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 use std::os::unix::fs::MetadataExt;
 
 use libseccomp::ScmpVersion;
+use nix::dir::Dir;
 use nix::errno::Errno;
 use nix::fcntl::{AT_FDCWD, AtFlags, OFlag, openat};
-use nix::sys::stat::Mode;
+use nix::sys::stat::{Mode, fstatat};
 use nix::sys::utsname::uname;
 use nix::unistd::{UnlinkatFlags, geteuid, linkat, unlinkat};
 use oci_spec::runtime::LinuxSeccomp;
@@ -20,6 +21,10 @@ use crate::seccomp::{Filter, LONGEST, compile};
 const MAGIC: &[u8; 8] = b"jailbpf1";
 /// The magic, the key, the checksum of what follows them, and the flags.
 const HEAD: usize = 8 + 32 + 32 + 8;
+
+/// How many entries are kept; each has some 10 kB.
+pub const MOST: usize = 64;
+const SUFFIX: &str = ".bpf";
 
 /// What a cached program depends on, as one number that nobody can collide with: a person who chooses profiles must not
 /// choose another jail's filter.
@@ -44,7 +49,7 @@ pub fn cached(profile: &LinuxSeccomp, cache: BorrowedFd<'_>) -> Result<Filter> {
         // Damaged, or not ours: linkat(2) does not replace.
         let _ = unlinkat(cache, name.as_str(), UnlinkatFlags::NoRemoveDir);
     }
-    let _ = write(cache, &name, &encode(&key, &filter));
+    let _ = write(cache, &name, &encode(&key, &filter)).and_then(|()| prune(cache));
     Ok(filter)
 }
 
@@ -63,7 +68,7 @@ fn key(profile: &LinuxSeccomp) -> Result<Key> {
 }
 
 fn name(key: &Key) -> String {
-    key.iter().map(|byte| format!("{byte:02x}")).chain([".bpf".to_owned()]).collect()
+    key.iter().map(|byte| format!("{byte:02x}")).chain([SUFFIX.to_owned()]).collect()
 }
 
 fn encode(key: &Key, filter: &Filter) -> Vec<u8> {
@@ -96,6 +101,22 @@ fn read(cache: BorrowedFd<'_>, name: &str, key: &Key) -> nix::Result<Option<Filt
     }
     let mut bytes = Vec::with_capacity(meta.len() as usize + 1);
     Ok(file.take(longest).read_to_end(&mut bytes).ok().and_then(|_| decode(&bytes, key)))
+}
+
+/// Removes the oldest entries above [`MOST`]: a caller may give every jail a profile of its own.
+fn prune(cache: BorrowedFd<'_>) -> nix::Result<()> {
+    let mut entries = Vec::new();
+    for entry in Dir::openat(cache, ".", OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?.iter()
+    {
+        let name = entry?.file_name().to_owned();
+        if name.to_bytes().ends_with(SUFFIX.as_bytes()) {
+            let written = fstatat(cache, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+            entries.push(((written.st_mtime, written.st_mtime_nsec), name));
+        }
+    }
+    entries.sort_unstable();
+    let above = entries.len().saturating_sub(MOST);
+    entries[..above].iter().try_for_each(|(_, name)| unlinkat(cache, name.as_c_str(), UnlinkatFlags::NoRemoveDir))
 }
 
 /// Writes an entry that appears whole or not at all, also where this process is killed. Source: open(2), O_TMPFILE.

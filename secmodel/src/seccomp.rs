@@ -11,7 +11,6 @@ use oci_spec::runtime::{
 };
 use sys::{Doing, Error, Result};
 
-pub use crate::cache::cached;
 use crate::newcall;
 use crate::prologue::{self, Block, X32_BIT};
 

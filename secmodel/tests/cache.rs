@@ -6,7 +6,8 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
-use secmodel::seccomp::{cached, compile};
+use secmodel::cache::{MOST, cached};
+use secmodel::seccomp::compile;
 
 struct Directory(PathBuf);
 
@@ -47,6 +48,21 @@ fn an_entry_is_made_once_and_is_what_compiling_gives() {
     other.set_default_errno_ret(Some(1));
     assert_ne!(cached(&other, open(&directory.0).as_fd()).unwrap(), fresh);
     assert_eq!(directory.entries().len(), 2);
+}
+
+#[test]
+fn the_oldest_entries_make_room_for_new_ones() {
+    let directory = Directory::new("room");
+    fs::write(directory.0.join("of-somebody-else"), "").unwrap();
+    let mut profile = secmodel::profile::default();
+    let mut first = None;
+    for errno in 1..=MOST as u32 + 3 {
+        profile.set_default_errno_ret(Some(errno));
+        cached(&profile, open(&directory.0).as_fd()).unwrap();
+        first.get_or_insert_with(|| directory.entries().into_iter().find(|path| path.extension().is_some()).unwrap());
+    }
+    assert_eq!(directory.entries().len(), MOST + 1);
+    assert!(!first.unwrap().exists());
 }
 
 #[test]
