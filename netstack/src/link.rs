@@ -3,7 +3,9 @@
 use std::fmt;
 use std::os::fd::AsRawFd;
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{
+    ErrorBuffer, NLM_F_ACK, NLM_F_REQUEST, NLMSG_ERROR, NetlinkBuffer, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::link::{LinkFlags, LinkMessage};
 use nix::errno::Errno;
@@ -60,10 +62,36 @@ impl Step {
     }
 }
 
+/// Only an acknowledgement is understood: to decode every message of a route socket would take a tenth of the program.
 fn acknowledged(answer: &[u8]) -> Result<(), Errno> {
-    let message = NetlinkMessage::<RouteNetlinkMessage>::deserialize(answer).map_err(|_| Errno::EBADMSG)?;
-    match message.payload {
-        NetlinkPayload::Error(error) => error.code.map_or(Ok(()), |code| Err(Errno::from_raw(-code.get()))),
-        _ => Err(Errno::EBADMSG),
+    let message = NetlinkBuffer::new_checked(answer).map_err(|_| Errno::EBADMSG)?;
+    if message.message_type() != NLMSG_ERROR {
+        return Err(Errno::EBADMSG);
+    }
+    let error = ErrorBuffer::new_checked(message.payload()).map_err(|_| Errno::EBADMSG)?;
+    error.code().map_or(Ok(()), |code| Err(Errno::from_raw(-code.get())))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Length, type, flags, sequence and port of the answer, and then the code.
+    fn answer(kind: u16, code: i32) -> Vec<u8> {
+        let header = [&36_u32.to_ne_bytes()[..], &kind.to_ne_bytes(), &[0; 10], &code.to_ne_bytes(), &[0; 16]];
+        header.concat()
+    }
+
+    #[test]
+    fn the_kernels_no_is_its_errno() {
+        assert_eq!(acknowledged(&answer(NLMSG_ERROR, 0)), Ok(()));
+        assert_eq!(acknowledged(&answer(NLMSG_ERROR, -1)), Err(Errno::EPERM));
+    }
+
+    #[test]
+    fn anything_else_is_no_yes() {
+        assert_eq!(acknowledged(&answer(16, 0)), Err(Errno::EBADMSG));
+        assert_eq!(acknowledged(&answer(NLMSG_ERROR, 0)[..17]), Err(Errno::EBADMSG));
+        assert_eq!(acknowledged(&[]), Err(Errno::EBADMSG));
     }
 }
