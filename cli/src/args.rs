@@ -233,12 +233,6 @@ pub(crate) fn tolerant(args: impl Iterator<Item = OsString>) -> impl Iterator<It
     args.map(|arg| if arg == "-no-subreaper" { "--no-subreaper".into() } else { arg })
 }
 
-/// Whether a verb that enters a jail may be among the words. Said too often it costs a millisecond; the verbs themselves
-/// make sure that it was not said too seldom.
-pub(crate) fn enters_a_jail(mut args: impl Iterator<Item = OsString>) -> bool {
-    args.any(|arg| arg == "run" || arg == "create" || arg == "exec")
-}
-
 /// Whether this program was called by one of the names that mean the OCI door.
 pub(crate) fn is_oci_name() -> bool {
     let name = std::env::args_os().next().map(PathBuf::from);

@@ -18,7 +18,7 @@ pub(crate) fn create(globals: &Globals, verb: &Create) -> Result<i32> {
         return dry_run(&request);
     }
     terminal_has_a_taker(&request)?;
-    protect::is_ensured()?;
+    protect::ensure()?;
     create::make(&request, true).map(|_| 0)
 }
 
@@ -31,7 +31,7 @@ pub(crate) fn run(globals: &Globals, verb: &Run) -> Result<i32> {
     if verb.detach {
         terminal_has_a_taker(&request)?;
     }
-    protect::is_ensured()?;
+    protect::ensure()?;
     runtime::start::run(&request, verb.detach, verb.keep)
 }
 
@@ -96,7 +96,7 @@ pub(crate) fn start(globals: &Globals, verb: &Named) -> Result<i32> {
 pub(crate) fn exec(globals: &Globals, verb: Exec) -> Result<i32> {
     refuse_descriptors(verb.preserve_fds)?;
     let id = JailId::new(&verb.id)?;
-    protect::is_ensured()?;
+    protect::ensure()?;
     let request = exec::Request {
         root: globals.root.clone(),
         id,

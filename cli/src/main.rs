@@ -14,13 +14,6 @@ use runtime::log;
 use sys::{Error, Result};
 
 fn main() -> ExitCode {
-    // Before all else: what is done twice is done in vain.
-    if args::enters_a_jail(std::env::args_os())
-        && let Err(error) = runtime::protect::ensure()
-    {
-        eprintln!("jail: {error}");
-        return ExitCode::FAILURE;
-    }
     let args = args::Args::parse_from(args::tolerant(std::env::args_os()));
     match log::open(args.globals.log.as_deref(), args.globals.format(), args.globals.debug)
         .and_then(|()| run(&args.globals, args.command))

@@ -3,6 +3,7 @@
 //! This is the only crate with `unsafe` in it.
 
 pub mod bpf;
+pub mod entry;
 pub mod error;
 pub mod file;
 pub mod mount;

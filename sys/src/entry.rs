@@ -1,0 +1,152 @@
+//! The program's entry point, before libc: a verb that enters a jail starts again from a read-only clone of its own file.
+//!
+//! Why it is done is in `runtime/src/protect.rs`, which also refuses to go on where it was not done. Why it is done here:
+//! the start of libc costs a third of a millisecond on a virtual machine, since it asks the processor for its caches some
+//! hundred times (CPUID), and each answer comes from the hypervisor. The first of the two starts can do without.
+//!
+//! Nothing of libc works yet: no thread-local storage (so no errno), and no memcpy(3) or strlen(3), whose variants libc has
+//! still to choose. The compiler makes such calls out of plain loops, so bytes are read by volatile reads. Source of what
+//! lies on the stack: the System V ABI for x86-64, 3.4.1, and execve(2).
+
+use std::ffi::{CStr, c_char};
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use nix::errno::Errno;
+
+/// In the environment of the second start only. A caller who sets it gains nothing: the mount is looked at as well.
+const MARK: &CStr = c"_JAIL_READ_ONLY=1";
+/// Its name.
+const NAME: &str = "_JAIL_READ_ONLY";
+
+/// What of the caller's environment the runtime itself uses. The rest, which may hold secrets, does not come along.
+const KEPT: [&CStr; 1] = [c"TERM="];
+
+/// The verbs that enter a jail. As a word at any place: said too often it costs half a millisecond.
+const VERBS: [&CStr; 3] = [c"create", c"run", c"exec"];
+
+/// Why the second start did not come about: an errno, or 0.
+static REFUSED: AtomicI32 = AtomicI32::new(0);
+
+/// Whether this is the second start, from the clone.
+///
+/// # Errors
+/// Why there is none.
+pub fn is_second_start() -> nix::Result<bool> {
+    match REFUSED.load(Ordering::Relaxed) {
+        0 => Ok(std::env::var_os(NAME).is_some()),
+        errno => Err(Errno::from_raw(errno)),
+    }
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+compile_error!("the entry point is written for x86-64; another processor needs its own `jail_entry` and `call`");
+
+// The kernel's first instruction of ours; cli/build.rs tells the linker. The stack pointer is 16-aligned and leads to the
+// words; libc's own entry point gets it as it was, and zero in rdx, which is a function to call at exit.
+core::arch::global_asm!(
+    ".globl jail_entry",
+    ".type jail_entry, @function",
+    "jail_entry:",
+    "xor ebp, ebp",
+    "mov rdi, rsp",
+    "call {start_again}",
+    "xor edx, edx",
+    "jmp _start",
+    start_again = sym start_again,
+);
+
+/// One system call; the answer is the kernel's own, a negative errno where it refuses.
+///
+/// # Safety
+/// As the system call.
+unsafe fn call(number: i64, args: [usize; 5]) -> isize {
+    let answer;
+    // SAFETY: the caller's; the kernel changes no register but rax, rcx and r11.
+    unsafe {
+        core::arch::asm!(
+            "syscall",
+            inlateout("rax") number as isize => answer,
+            in("rdi") args[0], in("rsi") args[1], in("rdx") args[2], in("r10") args[3], in("r8") args[4],
+            lateout("rcx") _, lateout("r11") _,
+            options(nostack),
+        );
+    }
+    answer
+}
+
+/// Comes back where there is nothing to do, and where it was refused.
+unsafe extern "C" fn start_again(stack: *const usize) {
+    // SAFETY: the stack of a new program, as the ABI has it: the count of the words, the words, null, the environment,
+    // null. All of it lives as long as the program.
+    let refused = unsafe {
+        let words = stack.add(1).cast::<*const c_char>();
+        let environment = words.add(*stack + 1);
+        if find(environment, MARK, false).is_some() || !VERBS.iter().any(|verb| find(words, verb, true).is_some()) {
+            return;
+        }
+        clone_and_execute(words, environment)
+    };
+    REFUSED.store(-refused as i32, Ordering::Relaxed);
+}
+
+/// open_tree(2), mount_setattr(2), execveat(2). Comes back with a negative errno only.
+///
+/// # Safety
+/// Both lists end with null.
+unsafe fn clone_and_execute(words: *const *const c_char, environment: *const *const c_char) -> isize {
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC;
+    let address = |text: &CStr| text.as_ptr() as usize;
+    // What is set, what is cleared, propagation, user name space: struct mount_attr.
+    let attr = [libc::MOUNT_ATTR_RDONLY, 0, 0, 0];
+    let mut kept = [MARK.as_ptr(), std::ptr::null(), std::ptr::null()];
+    // SAFETY: every string and array outlives its call, and each array has the length that the kernel is told.
+    unsafe {
+        for (at, name) in KEPT.iter().enumerate() {
+            if let Some(line) = find(environment, name, false) {
+                kept[at + 1] = line;
+            }
+        }
+        let file = address(c"/proc/self/exe");
+        let tree = call(libc::SYS_open_tree, [libc::AT_FDCWD as usize, file, flags as usize, 0, 0]);
+        if tree < 0 {
+            return tree;
+        }
+        let (tree, empty) = (tree as usize, libc::AT_EMPTY_PATH as usize);
+        let here = address(c"");
+        let set = call(libc::SYS_mount_setattr, [tree, here, empty, (&raw const attr) as usize, size_of_val(&attr)]);
+        if set < 0 {
+            return set;
+        }
+        call(libc::SYS_execveat, [tree, here, words as usize, (&raw const kept) as usize, empty])
+    }
+}
+
+/// The first string of `list` that begins with `text`, or is `text` where it must be the `whole`.
+///
+/// # Safety
+/// The list ends with null.
+unsafe fn find(list: *const *const c_char, text: &CStr, whole: bool) -> Option<*const c_char> {
+    let text = text.as_ptr();
+    let mut at = 0;
+    loop {
+        // SAFETY: not beyond the null of the list, and in the strings not beyond the first that differs or ends.
+        unsafe {
+            let line = *list.add(at);
+            if line.is_null() {
+                return None;
+            }
+            let mut byte = 0;
+            loop {
+                let (ours, theirs) = (text.add(byte).read_volatile(), line.add(byte).read_volatile());
+                if ours == 0 && (!whole || theirs == 0) {
+                    return Some(line);
+                }
+                if ours == 0 || ours != theirs {
+                    break;
+                }
+                byte += 1;
+            }
+        }
+        at += 1;
+    }
+}
