@@ -472,6 +472,29 @@ fn a_detached_exec_gives_its_terminal_to_the_console_socket() {
     }
 }
 
+/// The process that makes it belongs to the same user for a moment, and must not count against it.
+#[test]
+fn a_limit_of_one_process_leaves_room_for_the_program() {
+    if !require_root() {
+        return;
+    }
+    for runtime in runtimes() {
+        let (mut bundle, host) = stage_of(runtime);
+        bundle.start_sleeper();
+        let mut document = bundle.spec.pointer("/process").unwrap().clone();
+        document["user"] = json!({"uid": 41_234, "gid": 5});
+        document["args"] = json!(["cat", "/proc/self/limits"]);
+        document["rlimits"] = json!([{"type": "RLIMIT_NPROC", "soft": 1, "hard": 1}]);
+        let file = bundle.dir.join("process.json");
+        fs::write(&file, document.to_string()).unwrap();
+        let done = bundle.call(&["exec", "--process", &file.to_string_lossy(), &bundle.id]);
+        let limits = done.ok();
+        assert!(limits.contains("Max processes             1                    1  "), "{limits}");
+        bundle.delete_force().ok();
+        left_nothing(&bundle, &host);
+    }
+}
+
 #[test]
 fn the_root_of_the_jail_is_what_exec_looks_in() {
     if !require_root() {

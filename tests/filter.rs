@@ -5,7 +5,7 @@ use std::os::unix::fs::symlink;
 
 use nix::sys::stat::Mode;
 use serde_json::json;
-use tests::{Bundle, left_nothing, require_root, runtimes, stage_of};
+use tests::{Bundle, left_nothing, require_root, runtimes, stage, stage_of};
 
 #[test]
 fn a_filtered_call_fails_as_the_profile_says() {
@@ -33,6 +33,55 @@ fn a_filtered_call_fails_as_the_profile_says() {
             left_nothing(&bundle, &host);
         }
     }
+}
+
+fn refusing(calls: &[&str]) -> serde_json::Value {
+    json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": calls, "action": "SCMP_ACT_ERRNO"}]})
+}
+
+/// Where a process of the jail may trace, and new privileges are not off, the filter is there before the process of the
+/// program is.
+#[test]
+fn the_program_of_exec_has_the_filter_of_the_jail_however_it_got_there() {
+    if !require_root() {
+        return;
+    }
+    for runtime in runtimes() {
+        for privileges in [true, false] {
+            for capability in ["CAP_SYS_PTRACE", "CAP_KILL"] {
+                let (mut bundle, host) = stage_of(runtime.clone());
+                bundle
+                    .set("/process/noNewPrivileges", privileges)
+                    .set("/linux/seccomp", refusing(&["mkdir", "mkdirat"]));
+                bundle.capabilities(&[capability]).start_sleeper();
+                let script = "grep Seccomp: /proc/self/status; grep CapEff /proc/self/status; mkdir /tmp/x; echo $?";
+                let done = bundle.exec(&["sh", "-c", script]);
+                let bit = if capability == "CAP_KILL" { "0000000000000020" } else { "0000000000080000" };
+                assert_eq!(done.out, format!("Seccomp:\t2\nCapEff:\t{bit}\n1\n"), "{done}");
+                bundle.delete_force().ok();
+                left_nothing(&bundle, &host);
+            }
+        }
+    }
+}
+
+#[test]
+fn an_exec_whose_filter_would_have_to_allow_the_clone_of_its_process_says_so() {
+    if !require_root() {
+        return;
+    }
+    let (mut bundle, host) = stage();
+    bundle.set("/linux/seccomp", refusing(&["clone", "clone3", "fork", "vfork"]));
+    bundle.capabilities(&["CAP_SYS_PTRACE"]).start_sleeper();
+    let line = bundle.exec(&["true"]).fails();
+    assert!(line.contains("clone the process of the program: operation not permitted"), "{line}");
+    assert_eq!(bundle.status().as_deref(), Some("running"));
+    // Where nothing inside may trace, the process of the program loads its filter itself.
+    bundle.delete_force().ok();
+    bundle.capabilities(&["CAP_KILL"]).start_sleeper();
+    bundle.exec(&["true"]).ok();
+    bundle.delete_force().ok();
+    left_nothing(&bundle, &host);
 }
 
 /// NAME NUMBER ARGUMENTS: EPERM (1) or ENOSYS (38) is the answer, for a family EAFNOSUPPORT (97), and nothing else.

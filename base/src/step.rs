@@ -3,7 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use nix::unistd::Pid;
-use sys::Child;
+use sys::process::Birth;
 
 /// Who does a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +23,9 @@ pub enum Rank {
     /// Descriptors of the host's files (mount sources, name spaces): before the clone, which inherits them, since the
     /// jail's side can be too small to open them.
     Source,
+    /// Name spaces that are joined by the process that clones: where a user name space is among the jail's, the others
+    /// may belong to the host, or to it.
+    Join,
     /// The clone itself.
     Clone,
     /// Id maps, the out-of-memory score: need the pid; the jail's side has no privilege before it is mapped.
@@ -59,15 +62,18 @@ pub enum Rank {
     Limit,
     /// Capabilities, user, hooks of `start`, seccomp: last, and in the order that `secmodel` gives them.
     Confine,
+    /// Only of `exec`: the clone of the program's own process into the pid name space, where the jail's processes see it
+    /// and some may trace it. So everything is done and given up by then but what no process can do for another.
+    Program,
 }
 
 /// What exists only at run time; everything else is in the plan.
 #[derive(Debug, Default)]
 pub struct Ctx {
-    /// The jail's process 1, known to the host's side after the clone.
-    pub child: Option<Child>,
     /// The process number of process 1 as the host counts: both sides know it after `Go`.
     pub pid: Option<Pid>,
+    /// Where the process in between, if there is one, leaves the number of the one that it makes.
+    pub birth: Option<Birth>,
     /// The cgroup that the clone is born into, on v2.
     pub cgroup: Option<OwnedFd>,
     /// The `tasks` files of v1 through which process 1 enters its cgroups.

@@ -8,7 +8,7 @@ use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 use serde_json::value::RawValue;
 use sys::{Doing, Error, Kind, Result};
 
-use crate::{check, document, plan};
+use crate::{check, document, namespace};
 
 /// The annotation of parameter `root`.
 const ROOT: &str = "org.jail.root";
@@ -83,7 +83,7 @@ pub(crate) fn clone_annotation() -> (String, String) {
 /// `Unsupported` or `Invalid`, with the JSON pointer.
 pub fn confinement(process: &Process, spec: &Spec, cache: Option<&OwnedFd>) -> Result<secmodel::Confinement> {
     let mut reach = secmodel::Reach::of_caller()?;
-    if plan::has(spec, LinuxNamespaceType::User) {
+    if namespace::has(spec, LinuxNamespaceType::User) {
         reach = reach.in_user_namespace();
     }
     let (caps, warnings) = secmodel::caps::within(process.capabilities().as_ref(), &reach);

@@ -2,10 +2,10 @@
 //!
 //! ```text
 //! runtime            process 1
-//!    │── Go{pid} ──────►│   the cgroups and the id maps are done
+//!    │── Go{pid} ──────►│   the id maps and the like are done (where there are none, nobody waits)
 //!    │◄───── Here ──────│   a step of the other side is next (it may carry a descriptor)
 //!    │── Here ─────────►│   … and done
-//!    │◄───── Ready ─────│   all is made
+//!    │◄───── Ready ─────│   all is made (`run` and `exec` say Start before they hear this)
 //!    │── Here ─────────►│   `create` only: … and written down: from now on it may outlive the runtime
 //!    │◄───── Here ──────│   `create` only: … and will
 //!    │── Start ────────►│   become the program
@@ -133,8 +133,8 @@ impl Channel {
             match recvmsg::<UnixAddr>(self.0.as_raw_fd(), &mut into, Some(&mut space), flags) {
                 // A signal for the runtime came first; nothing was received.
                 Err(Errno::EINTR) => {}
-                // The other end closed with unread bytes in it, which is an end all the same.
-                Err(Errno::ECONNRESET) => return Ok(None),
+                // Said once, where the other end closed before it had read everything. What it sent is still there.
+                Err(Errno::ECONNRESET) => {}
                 Err(errno) => return Err(errno),
                 Ok(message) => break (message.bytes, descriptor(&message)?),
             }
@@ -191,6 +191,16 @@ mod tests {
             assert_eq!(other.receive().unwrap().unwrap().0, message);
         }
         drop(one);
+        assert!(other.receive().unwrap().is_none());
+    }
+
+    #[test]
+    fn the_last_word_of_one_who_did_not_listen_arrives() {
+        let (one, other) = Channel::pair().unwrap();
+        other.send(&Message::Start, None).unwrap();
+        one.send(&Message::Ready, None).unwrap();
+        drop(one);
+        assert_eq!(other.receive().unwrap().unwrap().0, Message::Ready);
         assert!(other.receive().unwrap().is_none());
     }
 

@@ -128,9 +128,6 @@ fn linux(spec: &Spec) -> Result<()> {
             LinuxNamespaceType::Time => {
                 return Err(Error::unsupported(format!("use {at}: time name spaces are not carried out yet")));
             }
-            LinuxNamespaceType::User if namespace.path().is_some() => {
-                return Err(Error::unsupported(format!("use {at}: joining a user name space is not carried out yet")));
-            }
             LinuxNamespaceType::Mount if namespace.path().is_some() => {
                 return Err(Error::unsupported(format!("use {at}: joining a mount name space is not carried out yet")));
             }

@@ -25,6 +25,8 @@ pub enum Step {
     Make { slot: Option<usize>, size: Option<(u16, u16)>, uid: u32, console: bool },
     /// Host: takes the terminal that process 1 has passed.
     Take,
+    /// Jail: it becomes the controlling terminal of the session.
+    Control,
 }
 
 impl fmt::Display for Step {
@@ -33,6 +35,7 @@ impl fmt::Display for Step {
             Self::Connect { path, .. } => write!(f, "connect to console socket {}", path.display()),
             Self::Make { .. } => f.write_str("make the terminal"),
             Self::Take => f.write_str("take the terminal"),
+            Self::Control => f.write_str("make the terminal the controlling one"),
         }
     }
 }
@@ -54,6 +57,7 @@ impl Step {
                 Some(_) => Ok(()),
                 None => Err(Error::new(Kind::Kernel, format!("{self}: process 1 passed none"))),
             },
+            Self::Control => sys::file::take_terminal(std::io::stdin()).doing(|| self.to_string()),
         }
     }
 
@@ -86,7 +90,6 @@ impl Step {
             let place = storage::beneath::file(root.as_fd(), c"/dev/console")?;
             sys::mount::attach(&tree, &place).doing(step)?;
         }
-        sys::file::take_terminal(&slave).doing(step)?;
         dup2_stdin(&slave).and_then(|()| dup2_stdout(&slave)).and_then(|()| dup2_stderr(&slave)).doing(step)?;
         match socket {
             Some(socket) => hand_over(&socket, &master).doing(step),

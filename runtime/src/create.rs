@@ -18,9 +18,10 @@ use sys::{Child, Doing, Error, Kind, Result};
 use crate::channel::{Channel, Message};
 use crate::init::{self, Starter};
 use crate::journal::{Journal, Process, Record};
-use crate::plan::{self, Plan};
+use crate::plan::Plan;
+use crate::planner::{self, Input};
 use crate::store::{self, Entry, State, Store};
-use crate::{bundle, document, jail, process};
+use crate::{birth, bundle, document, jail, process};
 
 /// What `create` and `run` are asked for.
 #[derive(Debug)]
@@ -50,7 +51,7 @@ pub struct Made {
     pub entry: Entry,
     /// Its process 1.
     pub child: Child,
-    /// The way to tell it to start.
+    /// The way to hear from it.
     pub channel: Channel,
     /// Its terminal, where the specification asks for one and no socket took it.
     pub terminal: Option<OwnedFd>,
@@ -63,14 +64,14 @@ pub struct Made {
 /// Plans without touching anything.
 ///
 /// # Errors
-/// As [`plan::plan`].
+/// As [`planner::plan`].
 pub fn plan(request: &Request, cache: Option<&OwnedFd>) -> Result<(Plan, String)> {
     let layout = cgroup::Layout::read()?;
     let mark = format!("{}-{:08x}", Store::mark(&request.root, &request.id), nonce());
     let process = request.spec.process().as_ref().ok_or_else(|| Error::invalid("use /process: it is missing"))?;
     let scratch = CString::new(request.root.as_os_str().as_bytes()).map_err(|_| Error::invalid("use --root: NUL"))?;
     let size = sys::file::terminal_size(std::io::stdin()).ok();
-    let plan = plan::plan(&plan::Input {
+    let plan = planner::plan(&Input {
         id: &request.id,
         bundle: &request.bundle,
         spec: &request.spec,
@@ -90,8 +91,7 @@ pub fn plan(request: &Request, cache: Option<&OwnedFd>) -> Result<(Plan, String)
     Ok((plan, mark))
 }
 
-/// Makes a jail up to where its process 1 waits for its start: with `wait` for whoever comes later, else for this
-/// process.
+/// Makes a jail: with `wait` up to where its process 1 waits for whoever starts it, else up to where it starts by itself.
 ///
 /// # Errors
 /// What did not work; everything that was made is gone again, or the error says what is not.
@@ -123,10 +123,10 @@ fn reserve(store: &Store, id: &JailId) -> Result<(Entry, OwnedFd)> {
             Err(error) if error.kind == Kind::NotFound => continue,
             other => other?,
         };
-        match entry.lock() {
-            Ok(lock) if entry.is_current(store)? => return Ok((entry, lock)),
+        match entry.lock().and_then(|lock| Ok(entry.is_current(store)?.then_some(lock))) {
+            Ok(Some(lock)) => return Ok((entry, lock)),
             // `delete --force` came between and took it for a half-made one: it is gone, and the name is free again.
-            Ok(_) => {}
+            Ok(None) => {}
             Err(error) => return Err(store.remove(&entry).err().map_or(error.clone(), |other| error.and(other))),
         }
     }
@@ -150,25 +150,33 @@ impl Making<'_> {
         let mut journal = Journal::open(&self.entry)?;
         let listener = if wait { Some(self.listen()?) } else { None };
         let mut ctx = Ctx::default();
-        let cloned = self.plan.steps.partition_point(|planned| planned.rank < Rank::Clone);
-        for index in 0..cloned {
+        for index in 0..self.plan.steps.partition_point(|planned| planned.rank < Rank::Join) {
             self.step(index, &mut ctx, &mut journal)?;
         }
+        let cloned = self.plan.steps.partition_point(|planned| planned.rank < Rank::Clone);
         let channel = self.clone(&mut ctx, listener, held.as_raw_fd())?;
         let rest = self.plan.steps[cloned..].iter().take_while(|planned| planned.side == Side::Host).count();
         for index in cloned..cloned + rest {
             self.step(index, &mut ctx, &mut journal)?;
         }
         let pid = self.pid()?;
-        channel.send(&Message::Go(pid), None).doing(|| "speak to process 1")?;
+        if self.plan.waits_for_go() {
+            channel.send(&Message::Go(pid), None).doing(|| "speak to process 1")?;
+        }
         let ready = self.plan.steps.partition_point(|planned| planned.rank <= Rank::Ready);
         init::walk(Side::Host, &self.plan, &self.plan.steps[cloned + rest..ready], &mut ctx, &channel)?;
+        // Written down before process 1 may outlive the runtime, which is when it is told to go on.
+        let created = Record::Created(Process::of(pid)?);
+        if !wait {
+            journal.append(&created)?;
+            channel.send(&Message::Start, None).doing(|| "speak to process 1")?;
+        }
         channel.expect(&Message::Ready)?;
         if let Some(path) = &self.request.pid_file {
             write_pid(path, pid)?;
         }
-        journal.append(&Record::Created(Process::of(pid)?))?;
         if wait {
+            journal.append(&created)?;
             channel.send(&Message::Here, None).doing(|| "speak to process 1")?;
             channel.expect(&Message::Here)?;
         }
@@ -208,21 +216,16 @@ impl Making<'_> {
     }
 
     fn clone(&mut self, ctx: &mut Ctx, listener: Option<OwnedFd>, held: RawFd) -> Result<Channel> {
-        let (mine, theirs) = Channel::pair()?;
-        let flags = self.plan.flags.bits() as u64;
-        let cgroup = ctx.cgroup.take();
-        let cloned = sys::process::clone3(flags, cgroup.as_ref().map(std::os::fd::AsFd::as_fd));
-        match cloned.doing(|| "clone process 1 into its name spaces")? {
-            Fork::Child => {
-                drop(mine);
+        match birth::process_1(&self.plan, ctx)? {
+            (Fork::Child, channel) => {
                 let starter = listener.map_or(Starter::Maker, Starter::Socket);
-                init::become_program(&self.plan, std::mem::take(ctx), theirs, starter, Some(held))
+                init::become_program(&self.plan, std::mem::take(ctx), channel, starter, Some(held))
             }
-            Fork::Parent(child) => {
+            (Fork::Parent(child), channel) => {
                 ctx.pid = Some(child.pid);
                 self.child = Some(child);
                 ctx.forget();
-                Ok(mine)
+                Ok(channel)
             }
         }
     }
@@ -266,12 +269,11 @@ pub fn write_pid(path: &Path, pid: nix::unistd::Pid) -> Result<()> {
     std::fs::rename(&draft, path).doing(step)
 }
 
-/// Tells process 1 to become the program, and waits until it has.
+/// Waits until process 1, which was told to start, has become the program.
 ///
 /// # Errors
 /// Why it could not, in the words of the jail's side.
-pub fn start(channel: &Channel) -> Result<()> {
-    channel.send(&Message::Start, None).doing(|| "speak to process 1")?;
+pub fn started(channel: &Channel) -> Result<()> {
     channel.expect(&Message::Exec)?;
     match channel.receive().doing(|| "hear from process 1")? {
         None => Ok(()),

@@ -8,16 +8,18 @@ use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::Mode;
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, LinuxNamespaceType, Process, Spec};
-use sys::process::Fork;
+use sys::process::{Birth, Fork};
 use sys::{Child, Doing, Error, Kind, Result};
 
 use crate::channel::{Channel, Message};
-use crate::create::{start, write_pid};
+use crate::create::{started, write_pid};
 use crate::init::{self, Starter};
 use crate::jail::Jail;
-use crate::plan::{self, Plan, Planned, Step};
+use crate::namespace::{self, has};
+use crate::plan::{Plan, Planned, Step};
+use crate::program::{self, Ask};
 use crate::store::Store;
-use crate::{bundle, console, process, setting};
+use crate::{bundle, process};
 
 /// What `exec` is asked for.
 #[derive(Debug)]
@@ -43,6 +45,10 @@ pub struct Running {
 
 /// Starts a program in a running jail. `process` makes its document from the jail's specification.
 ///
+/// The process that joins the jail stays out of its pid name space, where nothing of the jail sees it, and gives up all
+/// that it has. Only then, and last, is the program's own process made there: a jail that may trace (CAP_SYS_PTRACE)
+/// never meets one that can do more than the program.
+///
 /// # Errors
 /// `WrongState` where the jail does not run; why the program could not be started. Nothing of it is left then.
 pub fn exec(request: &Request, process: impl FnOnce(&Spec) -> Result<Process>) -> Result<Running> {
@@ -56,34 +62,59 @@ pub fn exec(request: &Request, process: impl FnOnce(&Spec) -> Result<Process>) -
     let cache = store.as_ref().map(Store::cache).transpose()?;
     let document = process(&spec)?;
     let plan = plan(request, &jail, spec, &document, cache.as_ref())?;
-    let mut ctx = Ctx::default();
+    let mut ctx = Ctx { birth: Some(Birth::new().doing(step)?), ..Ctx::default() };
     let cloned = plan.steps.partition_point(|planned| planned.rank < Rank::Clone);
     for planned in &plan.steps[..cloned] {
         planned.run(&plan, &mut ctx)?;
     }
-    let (channel, child) = clone(&plan, &mut ctx, &pidfd)?;
-    match go(&plan, &mut ctx, &channel, &child, cloned, request) {
-        Ok(()) => Ok(Running { child, terminal: ctx.pass }),
-        Err(error) => Err(match process::end(&child) {
+    let (channel, joining) = clone(&plan, &mut ctx, &pidfd)?;
+    let child = match go(&plan, &mut ctx, &channel, &joining, cloned) {
+        Ok(child) => child,
+        Err(error) => return Err(end(&joining, ctx.birth.as_ref(), error)),
+    };
+    if let Some(path) = &request.pid_file
+        && let Err(error) = write_pid(path, child.pid)
+    {
+        return Err(match process::end(&child) {
             Ok(()) => error,
             Err(other) => error.and(other),
-        }),
+        });
     }
+    Ok(Running { child, terminal: ctx.pass })
 }
 
-fn go(plan: &Plan, ctx: &mut Ctx, channel: &Channel, child: &Child, from: usize, request: &Request) -> Result<()> {
+fn go(plan: &Plan, ctx: &mut Ctx, channel: &Channel, joining: &Child, from: usize) -> Result<Child> {
     let rest = plan.steps[from..].iter().take_while(|planned| planned.side == Side::Host).count();
     for planned in &plan.steps[from..from + rest] {
         planned.run(plan, ctx)?;
     }
-    channel.send(&Message::Go(child.pid), None).doing(|| "speak to the new process")?;
+    if plan.waits_for_go() {
+        channel.send(&Message::Go(joining.pid), None).doing(|| "speak to the new process")?;
+    }
     let ready = plan.steps.partition_point(|planned| planned.rank <= Rank::Ready);
     init::walk(Side::Host, plan, &plan.steps[from + rest..ready], ctx, channel)?;
+    // Nothing has to be written down before, so that it need not wait.
+    channel.send(&Message::Start, None).doing(|| "speak to the new process")?;
     channel.expect(&Message::Ready)?;
-    if let Some(path) = &request.pid_file {
-        write_pid(path, child.pid)?;
+    started(channel)?;
+    process::exit_code(&joining.pidfd)?;
+    born(ctx.birth.as_ref())?.ok_or_else(|| Error::new(Kind::Kernel, "clone the process of the program: nobody did"))
+}
+
+/// The program's process, where it was made. It is this process's child, so that its number stays its own.
+fn born(birth: Option<&Birth>) -> Result<Option<Child>> {
+    let Some(pid) = birth.and_then(Birth::pid) else { return Ok(None) };
+    Ok(Some(Child { pid, pidfd: sys::process::pidfd_open(pid).doing(|| format!("open process {pid}"))? }))
+}
+
+/// Ends what was made of a program that did not start.
+fn end(joining: &Child, birth: Option<&Birth>, error: Error) -> Error {
+    // In this order: the first makes the second.
+    let ended = process::end(joining).and_then(|()| born(birth)?.as_ref().map_or(Ok(()), process::end));
+    match ended {
+        Ok(()) => error,
+        Err(other) => error.and(other),
     }
-    start(channel)
 }
 
 /// The name spaces that differ from the caller's: joining one's own is refused by the kernel for some.
@@ -92,22 +123,15 @@ fn namespaces(spec: &Spec) -> CloneFlags {
     list.iter().fold(CloneFlags::empty(), |flags, namespace| flags | crate::namespace::flag(namespace.typ()))
 }
 
-/// Makes the child: born into the jail's pid name space and cgroup; the other name spaces it joins itself.
+/// Makes the process that joins the jail: born into its cgroup, it joins the name spaces itself.
 fn clone(plan: &Plan, ctx: &mut Ctx, pidfd: &OwnedFd) -> Result<(Channel, Child)> {
     let (mine, theirs) = Channel::pair()?;
-    let flags = namespaces(&plan.spec);
-    let pid = flags & CloneFlags::CLONE_NEWPID;
-    if !pid.is_empty() {
-        setns(pidfd, pid).doing(|| "join the pid name space of the jail")?;
-    }
     let cgroup = ctx.cgroup.take();
     let cloned = sys::process::clone3(0, cgroup.as_ref().map(std::os::fd::AsFd::as_fd));
     match cloned.doing(|| "clone a process into the jail")? {
         Fork::Child => {
             drop(mine);
-            let others = flags & !CloneFlags::CLONE_NEWPID;
-            let joined = enter(pidfd, others);
-            match joined {
+            match enter(pidfd, namespaces(&plan.spec)) {
                 Ok(root) => ctx.root = Some(root),
                 Err(error) => {
                     let _ = theirs.send(&Message::Fault(error), None);
@@ -124,10 +148,9 @@ fn clone(plan: &Plan, ctx: &mut Ctx, pidfd: &OwnedFd) -> Result<(Channel, Child)
     }
 }
 
-/// Joins the jail's name spaces, all in one call, and opens what is its root from now on.
+/// Joins the jail's name spaces, all in one call, and opens what is its root from now on. Into the pid name space come
+/// only the children of this process.
 fn enter(pidfd: &OwnedFd, flags: CloneFlags) -> Result<OwnedFd> {
-    // First of all: from the moment of joining, the jail can see this process.
-    nix::sys::prctl::set_dumpable(false).doing(|| "make the process not dumpable")?;
     setns(pidfd, flags).doing(|| "join the name spaces of the jail")?;
     open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).doing(|| "open the jail's root")
 }
@@ -138,42 +161,46 @@ fn plan(request: &Request, jail: &Jail, spec: Spec, document: &Process, cache: O
     for (rank, side, step) in cgroup::join(&jail.objects())? {
         push(rank, side, Step::Cgroup(step));
     }
-    if let Some(score) = document.oom_score_adj() {
-        push(Rank::Map, Side::Host, Step::Setting(setting::Step::OomScore(score)));
+    if has(&spec, LinuxNamespaceType::User) {
+        push(Rank::Namespace, Side::Jail, Step::Namespace(namespace::Step::Root));
     }
-    if plan::has(&spec, LinuxNamespaceType::User) {
-        push(Rank::Namespace, Side::Jail, Step::Namespace(crate::namespace::Step::Root));
-    }
-    push(Rank::Session, Side::Jail, Step::Setting(setting::Step::Session));
-    push(Rank::Session, Side::Jail, Step::Setting(setting::Step::Keyring));
-    if document.terminal().unwrap_or(false) {
-        let slot = request.console_socket.as_ref().map(|path| {
-            push(Rank::Source, Side::Host, Step::Console(console::Step::Connect { path: path.clone(), slot: 0 }));
-            0
-        });
-        let size = document.console_size().map(|size| (size.height() as u16, size.width() as u16));
-        let size = size.or_else(|| sys::file::terminal_size(std::io::stdin()).ok());
-        let make = console::Step::Make { slot, size, uid: document.user().uid(), console: false };
-        push(Rank::Console, Side::Jail, Step::Console(make));
-        if slot.is_none() {
-            push(Rank::Console, Side::Host, Step::Console(console::Step::Take));
-        }
-    }
-    for limit in document.rlimits().iter().flatten() {
-        let (name, resource) = (limit.typ().to_string(), setting::resource(limit.typ()) as u32);
-        let step = setting::Step::Limit { name, resource, soft: limit.soft(), hard: limit.hard() };
-        push(Rank::Limit, Side::Jail, Step::Setting(step));
-    }
-    let cwd = std::ffi::CString::new(document.cwd().as_os_str().as_encoded_bytes())
-        .map_err(|_| Error::invalid("use /cwd: it contains NUL"))?;
-    push(Rank::Check, Side::Jail, Step::Setting(setting::Step::Directory(cwd)));
-    for step in secmodel::plan(bundle::confinement(document, &spec, cache)?) {
-        push(Rank::Confine, Side::Jail, Step::Secmodel(step));
-    }
+    push(Rank::Program, Side::Jail, Step::Namespace(namespace::Step::Program));
+    let ask = Ask {
+        process: document,
+        is_first: false,
+        user_namespace: has(&spec, LinuxNamespaceType::User),
+        new_keyring: true,
+        console_socket: request.console_socket.as_deref(),
+        terminal_size: sys::file::terminal_size(std::io::stdin()).ok(),
+        may_raise: bundle::may_raise_limits(),
+    };
+    steps.extend(ask.steps(0)?);
+    steps.extend(confinement(bundle::confinement(document, &spec, cache)?, may_trace(&spec)));
     steps.sort_by_key(|planned| planned.rank);
     let bundle = jail.state()?.bundle.clone();
-    let program = plan::program(document)?;
+    let program = program::program(document)?;
     Ok(Plan { id: request.id.clone(), bundle, spec, flags: CloneFlags::empty(), steps, program })
+}
+
+/// Whether processes of the jail may trace those of the host's own user name space, as far as they see them.
+fn may_trace(spec: &Spec) -> bool {
+    let caps = spec.process().as_ref().and_then(|process| process.capabilities().as_ref());
+    let bounding = caps.and_then(|caps| caps.bounding().as_ref());
+    !has(spec, LinuxNamespaceType::User) && bounding.is_some_and(|caps| caps.contains(&Capability::SysPtrace))
+}
+
+/// The filter is made for the program alone and allows what that needs, so that its own process loads it. Without
+/// no_new_privs this takes SYS_ADMIN, which one who may trace could take over: there the filter comes before the clone.
+fn confinement(confinement: secmodel::Confinement, may_trace: bool) -> Vec<Planned> {
+    let late = confinement.no_new_privs || !may_trace;
+    let mut rank = Rank::Confine;
+    let steps = secmodel::plan(confinement).into_iter().map(|step| {
+        if late && matches!(step, secmodel::Step::Seccomp(_)) {
+            rank = Rank::Program;
+        }
+        Planned { rank, side: Side::Jail, step: Step::Secmodel(step) }
+    });
+    steps.collect()
 }
 
 /// What words on the command line ask for, in the place of a document.

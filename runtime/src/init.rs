@@ -17,7 +17,8 @@ use nix::unistd::{AccessFlags, access, execve};
 use sys::{Doing, Error, Kind, Result};
 
 use crate::channel::{Channel, Message};
-use crate::plan::{Plan, Planned, Program};
+use crate::plan::{Plan, Planned};
+use crate::program::Program;
 
 /// Who tells process 1 to start.
 #[derive(Debug)]
@@ -92,10 +93,12 @@ fn prepare(plan: &Plan, ctx: &mut Ctx, channel: &mut Channel, starter: Starter, 
     sys::file::close_on_exec_from(3).doing(|| "mark descriptors close-on-exec")?;
     sys::process::reset_signals();
     umask(Mode::empty());
-    match channel.receive().doing(|| "hear from the runtime")? {
-        Some((Message::Go(pid), _)) => ctx.pid = Some(pid),
-        // The runtime died before it could be told to take this process with it.
-        _ => sys::process::exit_now(1),
+    if plan.waits_for_go() {
+        match channel.receive().doing(|| "hear from the runtime")? {
+            Some((Message::Go(pid), _)) => ctx.pid = Some(pid),
+            // The runtime died before it could be told to take this process with it.
+            _ => sys::process::exit_now(1),
+        }
     }
     let ready = plan.steps.partition_point(|planned| planned.rank <= Rank::Ready);
     let first = plan.steps.partition_point(|planned| planned.rank <= Rank::Clone);
@@ -110,7 +113,7 @@ fn prepare(plan: &Plan, ctx: &mut Ctx, channel: &mut Channel, starter: Starter, 
     channel.send(&Message::Ready, None).doing(|| "report that the jail is ready")?;
     let untie = || set_pdeathsig(None).doing(|| "untie process 1 from the runtime");
     match starter {
-        // Start comes when the jail is written down, and the maker stays until it has heard Exec.
+        // Comes as soon as the jail is written down, and the maker stays until it has heard Exec.
         Starter::Maker => {
             channel.expect(&Message::Start)?;
             untie()?;

@@ -1,6 +1,7 @@
 //! The hub: order, plan, process 1, store, life cycle.
 #![forbid(unsafe_code)]
 
+mod birth;
 pub mod bundle;
 mod channel;
 mod check;
@@ -17,7 +18,9 @@ mod journal;
 pub mod log;
 mod namespace;
 pub mod plan;
+pub mod planner;
 pub mod process;
+pub mod program;
 pub mod protect;
 mod setting;
 pub mod start;

@@ -1,8 +1,6 @@
 //! Name spaces: which are new, which are joined, and the maps of a user name space.
 
 use std::fmt;
-use std::fs::File;
-use std::os::fd::AsFd;
 use std::path::PathBuf;
 
 use base::Ctx;
@@ -10,7 +8,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::Mode;
-use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
+use nix::unistd::{ForkResult, Gid, Uid, setgroups, setresgid, setresuid};
 use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Spec};
 use sys::{Doing, Error, Kind, Result};
 
@@ -19,30 +17,50 @@ use sys::{Doing, Error, Kind, Result};
 pub enum Step {
     /// Host: the name space at `path` is opened and kept in `slot`.
     Open { kind: LinuxNamespaceType, path: PathBuf, slot: usize },
-    /// Host: children are born into the pid name space in `slot`.
-    JoinPid { slot: usize },
-    /// Host: … and no longer.
-    LeavePid,
-    /// Jail: the name space in `slot` is joined.
-    Join { kind: LinuxNamespaceType, path: PathBuf, slot: usize },
+    /// Jail: name spaces are joined; that of the pids takes effect for the children only.
+    Join(Vec<Joined>),
     /// Host: who is who in the new user name space.
     Map { uid: String, gid: String },
+    /// Host: the user name space that was joined must be the one that the maps describe.
+    Compare { uid: String, gid: String },
     /// Jail: becomes root of the new user name space.
     Root,
     /// Jail: a new cgroup name space, whose root is the cgroup that the jail is in by now.
     Cgroup,
+    /// Jail: the process of the program is made, where the others of the jail see it. The one that makes it ends.
+    Program,
+}
+
+/// A name space by its path, opened into `slot`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Joined {
+    /// Its kind.
+    pub kind: LinuxNamespaceType,
+    /// Where it is.
+    pub path: PathBuf,
+    /// Where its descriptor is.
+    pub slot: usize,
+}
+
+impl fmt::Display for Joined {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the {} name space {}", word(self.kind), self.path.display())
+    }
 }
 
 impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Open { kind, path, .. } => write!(f, "open {} name space {}", word(*kind), path.display()),
-            Self::JoinPid { .. } => f.write_str("join the pid name space"),
-            Self::LeavePid => f.write_str("leave the pid name space"),
-            Self::Join { kind, path, .. } => write!(f, "join the {} name space {}", word(*kind), path.display()),
+            Self::Join(list) => {
+                let list: Vec<_> = list.iter().map(Joined::to_string).collect();
+                write!(f, "join {}", list.join(", "))
+            }
             Self::Map { .. } => f.write_str("map the users of the jail"),
+            Self::Compare { .. } => f.write_str("compare the maps of the user name space that was joined"),
             Self::Root => f.write_str("become root of the user name space"),
             Self::Cgroup => f.write_str("make the cgroup name space"),
+            Self::Program => f.write_str("clone the process of the program"),
         }
     }
 }
@@ -75,6 +93,12 @@ pub fn word(kind: LinuxNamespaceType) -> &'static str {
     }
 }
 
+/// Whether a specification gives the jail a name space other than the caller's of this kind.
+pub fn has(spec: &Spec, kind: LinuxNamespaceType) -> bool {
+    let list = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
+    list.iter().any(|namespace| namespace.typ() == kind)
+}
+
 /// Whether a specification gives the jail a name space of its own of this kind.
 pub fn is_new(spec: &Spec, kind: LinuxNamespaceType) -> bool {
     let list = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
@@ -100,25 +124,22 @@ impl Step {
                 ctx.keep(*slot, fd);
                 Ok(())
             }
-            Self::JoinPid { slot } => {
-                let fd = ctx.take(*slot).ok_or_else(missing)?;
-                setns(fd, CloneFlags::CLONE_NEWPID).doing(step)
-            }
-            Self::LeavePid => {
-                let own = File::open("/proc/self/ns/pid").doing(step)?;
-                setns(own.as_fd(), CloneFlags::CLONE_NEWPID).doing(step)
-            }
-            Self::Join { kind, slot, .. } => {
-                let fd = ctx.take(*slot).ok_or_else(missing)?;
-                setns(&fd, flag(*kind)).map_err(|errno| match errno {
-                    Errno::EINVAL => Error::invalid(format!("{self}: it is no {} name space", word(*kind))),
-                    other => Error::kernel(step(), other),
-                })
-            }
+            Self::Join(list) => join(list, ctx),
             Self::Map { uid, gid } => {
                 let pid = ctx.pid.ok_or_else(missing)?;
                 std::fs::write(format!("/proc/{pid}/uid_map"), uid).doing(step)?;
                 std::fs::write(format!("/proc/{pid}/gid_map"), gid).doing(step)
+            }
+            Self::Compare { uid, gid } => {
+                let pid = ctx.pid.ok_or_else(missing)?;
+                for (name, key, wanted) in [("uid_map", "uidMappings", uid), ("gid_map", "gidMappings", gid)] {
+                    let text = std::fs::read_to_string(format!("/proc/{pid}/{name}")).doing(step)?;
+                    if !text.split_whitespace().eq(wanted.split_whitespace()) {
+                        let why = "the user name space that is joined has others";
+                        return Err(Error::invalid(format!("use /linux/{key}: {why}")));
+                    }
+                }
+                Ok(())
             }
             Self::Root => {
                 let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
@@ -129,6 +150,47 @@ impl Step {
                 crate::init::die_with_parent().doing(step)
             }
             Self::Cgroup => unshare(CloneFlags::CLONE_NEWCGROUP).doing(step),
+            Self::Program => match sys::process::clone_sibling(0, ctx.birth.as_ref().ok_or_else(missing)?) {
+                Ok(ForkResult::Child) => Ok(()),
+                Ok(ForkResult::Parent { .. }) => sys::process::exit_now(0),
+                // The kernel's word for a pid name space whose process 1 has ended.
+                Err(Errno::ENOMEM) => Err(Error::new(Kind::WrongState, format!("{self}: the jail has ended"))),
+                Err(errno) => Err(Error::kernel(step(), errno)),
+            },
         }
     }
+}
+
+/// Joins name spaces. Those that the caller has no right to are left until the user name space among them gives it: a
+/// network of the host's own can be joined only before that, one of the user name space only after.
+fn join(list: &[Joined], ctx: &mut Ctx) -> Result<()> {
+    let mut enter = |one: &Joined| {
+        let step = || format!("join {one}");
+        let fd = ctx.take(one.slot).ok_or_else(|| Error::new(Kind::Kernel, format!("{}: nobody opened it", step())))?;
+        match setns(&fd, flag(one.kind)) {
+            Ok(()) => Ok(true),
+            Err(Errno::EPERM) => {
+                ctx.keep(one.slot, fd);
+                Ok(false)
+            }
+            Err(Errno::EINVAL) if one.kind == LinuxNamespaceType::User => {
+                Err(Error::invalid(format!("{}: it is no user name space, or the caller's own", step())))
+            }
+            Err(Errno::EINVAL) => Err(Error::invalid(format!("{}: it is no {} name space", step(), word(one.kind)))),
+            Err(errno) => Err(Error::kernel(step(), errno)),
+        }
+    };
+    let (user, others): (Vec<_>, Vec<_>) = list.iter().partition(|one| one.kind == LinuxNamespaceType::User);
+    let mut refused = Vec::new();
+    for one in others {
+        if !enter(one)? {
+            refused.push(one);
+        }
+    }
+    for one in user.into_iter().chain(refused) {
+        if !enter(one)? {
+            return Err(Error::kernel(format!("join {one}"), Errno::EPERM));
+        }
+    }
+    Ok(())
 }

@@ -7,7 +7,7 @@ use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, soc
 use std::os::fd::AsRawFd;
 use sys::{Doing, Error, Kind, Result};
 
-use crate::channel::Channel;
+use crate::channel::{Channel, Message};
 use crate::create::{self, Request};
 use crate::foreground::{self, Signals};
 use crate::jail::{self, Jail, Status};
@@ -36,7 +36,9 @@ pub fn start(root: &Path, id: &JailId) -> Result<()> {
     let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).doing(step)?;
     let address = UnixAddr::new(&jail::control(&jail.entry)).doing(step)?;
     connect(fd.as_raw_fd(), &address).doing(step)?;
-    create::start(&Channel::from(fd))?;
+    let channel = Channel::from(fd);
+    channel.send(&Message::Start, None).doing(step)?;
+    create::started(&channel)?;
     drop(lock);
     let spec = jail.spec()?;
     let state = hooks::state(id.as_str(), "running", pid, &jail.state()?.bundle, &spec);
@@ -62,7 +64,7 @@ fn after_start(spec: &oci_spec::runtime::Spec, state: &str) {
 pub fn run(request: &Request, detach: bool, keep: bool) -> Result<i32> {
     let signals = if detach { None } else { Some(Signals::block()?) };
     let made = create::make(request, false)?;
-    if let Err(error) = create::start(&made.channel) {
+    if let Err(error) = create::started(&made.channel) {
         let gone = process::end(&made.child).and_then(|()| jail::delete(&request.root, &request.id, true));
         return Err(match gone {
             Ok(()) => error,

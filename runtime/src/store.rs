@@ -223,13 +223,19 @@ fn unlink(folder: &OwnedFd, name: &str, flags: UnlinkatFlags) -> nix::Result<()>
     }
 }
 
-/// Removes everything in the folder of a jail. No link is followed.
-fn clear(entry: &Entry) -> std::io::Result<()> {
-    for found in std::fs::read_dir(entry.path())? {
-        let found = found?;
-        match found.file_type()?.is_dir() {
-            true => std::fs::remove_dir_all(found.path())?,
-            false => std::fs::remove_file(found.path())?,
+/// Removes everything in a folder. No link is followed.
+fn clear(folder: impl AsFd) -> nix::Result<()> {
+    for found in Dir::openat(&folder, ".", FOLDER, Mode::empty())?.iter() {
+        let name = found?.file_name().to_owned();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        match unlinkat(&folder, name.as_c_str(), UnlinkatFlags::NoRemoveDir) {
+            Err(Errno::EISDIR) => {
+                clear(openat(&folder, name.as_c_str(), FOLDER | OFlag::O_NOFOLLOW, Mode::empty())?)?;
+                unlinkat(&folder, name.as_c_str(), UnlinkatFlags::RemoveDir)?;
+            }
+            other => other?,
         }
     }
     Ok(())

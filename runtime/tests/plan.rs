@@ -7,7 +7,8 @@ use std::path::Path;
 use base::{JailId, Rank};
 use cgroup::{Hierarchy, Layout};
 use oci_spec::runtime::Spec;
-use runtime::plan::{Input, Plan, plan};
+use runtime::plan::Plan;
+use runtime::planner::{Input, plan};
 use serde_json::{Value, json};
 
 fn hierarchy(mount: &str, controllers: &[&str]) -> Hierarchy {

@@ -64,7 +64,11 @@ impl Subject {
             let _ = std::fs::remove_dir(&bundle.root);
         }
         bundle.write();
-        Subject { kind, bundle, full, program: program.to_path_buf(), failure: None }
+        let mut subject = Subject { kind, bundle, full, program: program.to_path_buf(), failure: None };
+        if subject.has_life() {
+            subject.failure = on_tmpfs(&subject.bundle.root).err();
+        }
+        subject
     }
 
     /// It has the verbs of a life cycle.
@@ -119,6 +123,14 @@ impl Subject {
         let first = self.bundle.id.split('-').next().unwrap_or_default().to_string();
         self.bundle.id = format!("{first}-{}", unique());
     }
+}
+
+/// The state is on a tmpfs for all alike, as it is in /run wherever systemd runs: to remove a folder of ext4 alone takes
+/// 0.2 ms. The mount name space is that of the view, which belongs to this process.
+fn on_tmpfs(root: &Path) -> Result<(), String> {
+    let flags = nix::mount::MsFlags::empty();
+    let mounted = nix::mount::mount(Some("none"), root, Some("tmpfs"), flags, Some("mode=700"));
+    mounted.map_err(|errno| format!("cannot mount a tmpfs on {}: {errno}", root.display()))
 }
 
 /// The floor is built beside the benchmark.

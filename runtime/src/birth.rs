@@ -1,0 +1,57 @@
+//! How process 1 comes to be: by one clone, or by a process in between that first joins what the clone takes over.
+
+use std::os::fd::AsFd;
+
+use base::{Ctx, Rank};
+use nix::unistd::ForkResult;
+use sys::process::{Birth, Fork, clone_sibling, clone3, exit_now, pidfd_open};
+use sys::{Child, Doing, Error, Kind, Result};
+
+use crate::channel::{Channel, Message};
+use crate::plan::Plan;
+use crate::process;
+
+/// Makes process 1 and the channel between it and this process. Comes back on both sides, each with its own end.
+///
+/// # Errors
+/// As clone(2), or why a name space could not be joined. No process is left then.
+pub fn process_1(plan: &Plan, ctx: &mut Ctx) -> Result<(Fork, Channel)> {
+    let step = || "clone process 1 into its name spaces";
+    let (mine, theirs) = Channel::pair()?;
+    let flags = plan.flags.bits() as u64;
+    let cgroup = ctx.cgroup.take();
+    let cgroup = cgroup.as_ref().map(AsFd::as_fd);
+    if plan.of(Rank::Join).is_empty() {
+        return match clone3(flags, cgroup).doing(step)? {
+            Fork::Child => Ok((Fork::Child, theirs)),
+            parent => Ok((parent, mine)),
+        };
+    }
+    let birth = Birth::new().doing(step)?;
+    match clone3(0, cgroup).doing(step)? {
+        Fork::Child => {
+            drop(mine);
+            let joined = plan.of(Rank::Join).iter().try_for_each(|planned| planned.run(plan, ctx));
+            match joined.and_then(|()| clone_sibling(flags, &birth).doing(step)) {
+                Ok(ForkResult::Child) => Ok((Fork::Child, theirs)),
+                Ok(ForkResult::Parent { .. }) => exit_now(0),
+                Err(error) => {
+                    // Where this does not arrive, the other side sees that there is no process 1.
+                    let _ = theirs.send(&Message::Fault(error), None);
+                    exit_now(1)
+                }
+            }
+        }
+        Fork::Parent(between) => {
+            drop(theirs);
+            process::exit_code(&between.pidfd)?;
+            match birth.pid() {
+                Some(pid) => Ok((Fork::Parent(Child { pid, pidfd: pidfd_open(pid).doing(step)? }), mine)),
+                None => {
+                    mine.expect(&Message::Here)?;
+                    Err(Error::new(Kind::Kernel, format!("{}: nobody did", step())))
+                }
+            }
+        }
+    }
+}

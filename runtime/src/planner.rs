@@ -1,0 +1,240 @@
+//! The planner: a specification and what is known of the host become the plan of a jail.
+
+use std::ffi::CString;
+use std::path::Path;
+
+use base::{JailId, Rank, Side};
+use nix::sched::CloneFlags;
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use sys::{Error, Result};
+
+use crate::hooks::Moment;
+use crate::namespace::{self, Joined, has};
+use crate::plan::{Plan, Planned, Step};
+use crate::program::{self, Ask, text};
+use crate::{hooks, setting};
+
+/// What a plan is made from.
+#[derive(Debug)]
+pub struct Input<'a> {
+    /// The jail.
+    pub id: &'a JailId,
+    /// The folder of its bundle.
+    pub bundle: &'a Path,
+    /// What is asked, checked.
+    pub spec: &'a Spec,
+    /// The cgroups of this machine.
+    pub layout: &'a cgroup::Layout,
+    /// The mark on the jail's objects.
+    pub mark: &'a str,
+    /// Who gets the terminal; `None` for the caller of `run`.
+    pub console_socket: Option<&'a Path>,
+    /// The size of the caller's terminal, where it has one.
+    pub terminal_size: Option<(u16, u16)>,
+    /// Whether the jail gets a session keyring of its own.
+    pub new_keyring: bool,
+    /// What confines the program, compiled.
+    pub confinement: secmodel::Confinement,
+    /// Whether hard limits may be raised, as CAP_SYS_RESOURCE allows.
+    pub may_raise: bool,
+    /// An empty folder of the host, where the root is to be a clone of the host's.
+    pub clone: Option<CString>,
+}
+
+/// Orders everything that makes a jail.
+///
+/// # Errors
+/// What the specification asks for that makes no sense or that this host cannot do; nothing was touched.
+pub fn plan(input: &Input<'_>) -> Result<Plan> {
+    let spec = input.spec;
+    let process = spec.process().as_ref().ok_or_else(|| Error::invalid("use /process: it is missing"))?;
+    let linux = spec.linux().as_ref().ok_or_else(|| Error::invalid("use /linux: it is missing"))?;
+    let mut planner = Planner { steps: Vec::new(), slot: 0 };
+
+    let resources = linux.resources().as_ref();
+    let path = linux.cgroups_path().as_deref();
+    let cgroups = cgroup::plan(path, input.id.as_str(), input.mark, resources, input.layout)?;
+    let hierarchies = hierarchies(&cgroups, input.layout);
+    planner.steps.extend(cgroups.into_iter().map(|(rank, side, step)| Planned {
+        rank,
+        side,
+        step: Step::Cgroup(step),
+    }));
+
+    let flags = planner.namespaces(spec, input.layout);
+    planner.storage(input, &hierarchies)?;
+    let ask = Ask {
+        process,
+        is_first: true,
+        user_namespace: has(spec, LinuxNamespaceType::User),
+        new_keyring: input.new_keyring,
+        console_socket: input.console_socket,
+        terminal_size: input.terminal_size,
+        may_raise: input.may_raise,
+    };
+    planner.steps.extend(ask.steps(planner.slot)?);
+    planner.settings(spec)?;
+    for (at, hook, moment) in hooks::all(spec) {
+        let (rank, side) = match moment {
+            Moment::Prestart | Moment::CreateRuntime => (Rank::HookRuntime, Side::Host),
+            Moment::CreateContainer => (Rank::HookContainer, Side::Jail),
+            // `start` and `delete` run these, and those of startContainer come with the confinement.
+            Moment::StartContainer | Moment::Poststart | Moment::Poststop => continue,
+        };
+        planner.push(rank, side, Step::Hook(at, hook.clone(), moment));
+    }
+    planner.confinement(input);
+    // Stable: within a rank the order of the leaf stays.
+    planner.steps.sort_by_key(|planned| planned.rank);
+    Ok(Plan {
+        id: input.id.clone(),
+        bundle: input.bundle.to_owned(),
+        spec: spec.clone(),
+        flags,
+        steps: planner.steps,
+        program: program::program(process)?,
+    })
+}
+
+struct Planner {
+    steps: Vec<Planned>,
+    /// The next free slot for a descriptor.
+    slot: usize,
+}
+
+impl Planner {
+    fn push(&mut self, rank: Rank, side: Side, step: Step) {
+        self.steps.push(Planned { rank, side, step });
+    }
+
+    fn next_slot(&mut self) -> usize {
+        self.slot += 1;
+        self.slot - 1
+    }
+
+    /// Plans the joins and tells which name spaces the clone makes.
+    fn namespaces(&mut self, spec: &Spec, layout: &cgroup::Layout) -> CloneFlags {
+        let mut flags = CloneFlags::empty();
+        let list = spec.linux().as_ref().and_then(|linux| linux.namespaces().clone()).unwrap_or_default();
+        let mut joined = Vec::new();
+        for namespace in list {
+            let kind = namespace.typ();
+            match namespace.path() {
+                // On v1 the jail enters its cgroups only after the clone, and a cgroup name space starts where one is.
+                None if kind == LinuxNamespaceType::Cgroup && !layout.is_pure_v2() => {
+                    self.push(Rank::Namespace, Side::Jail, Step::Namespace(namespace::Step::Cgroup));
+                }
+                None => flags |= namespace::flag(kind),
+                Some(path) => {
+                    let slot = self.next_slot();
+                    let step = namespace::Step::Open { kind, path: path.clone(), slot };
+                    self.push(Rank::Source, Side::Host, Step::Namespace(step));
+                    joined.push(Joined { kind, path: path.clone(), slot });
+                }
+            }
+        }
+        if !joined.is_empty() {
+            // A process cannot change its own pid name space, its children are born into it; and what process 1 may
+            // join is another thing once it is in a user name space.
+            let pid = joined.iter().any(|one| one.kind == LinuxNamespaceType::Pid);
+            let before = pid || has(spec, LinuxNamespaceType::User);
+            let rank = if before { Rank::Join } else { Rank::Namespace };
+            self.push(rank, Side::Jail, Step::Namespace(namespace::Step::Join(joined)));
+        }
+        if has(spec, LinuxNamespaceType::User)
+            && let Some(linux) = spec.linux()
+        {
+            let uid = namespace::map(linux.uid_mappings().as_ref());
+            let gid = namespace::map(linux.gid_mappings().as_ref());
+            if flags.contains(CloneFlags::CLONE_NEWUSER) {
+                self.push(Rank::Map, Side::Host, Step::Namespace(namespace::Step::Map { uid, gid }));
+            } else if !uid.is_empty() || !gid.is_empty() {
+                self.push(Rank::Map, Side::Host, Step::Namespace(namespace::Step::Compare { uid, gid }));
+            }
+            self.push(Rank::Namespace, Side::Jail, Step::Namespace(namespace::Step::Root));
+        }
+        flags
+    }
+
+    fn storage(&mut self, input: &Input<'_>, hierarchies: &[storage::Hierarchy]) -> Result<()> {
+        let steps = storage::plan(&storage::Request {
+            spec: input.spec,
+            bundle: input.bundle,
+            hierarchies,
+            cgroup_namespace: namespace::is_new(input.spec, LinuxNamespaceType::Cgroup),
+            user_namespace: has(input.spec, LinuxNamespaceType::User),
+            clone: input.clone.clone(),
+            slot: self.slot,
+        })?;
+        let sources = steps.iter().filter(|(rank, ..)| *rank == Rank::Source).count();
+        // The masks take two more: the null device and the empty directory.
+        self.slot += sources + 2;
+        self.steps.extend(steps.into_iter().map(|(rank, side, step)| Planned {
+            rank,
+            side,
+            step: Step::Storage(step),
+        }));
+        Ok(())
+    }
+
+    /// The confinement, and in it the hooks of startContainer: their programs come from the image, so that they get no
+    /// more than the jail's own. The filter is made for that one alone and is loaded behind them, where it can be.
+    fn confinement(&mut self, input: &Input<'_>) {
+        let mut steps: Vec<Step> = secmodel::plan(input.confinement.clone()).into_iter().map(Step::Secmodel).collect();
+        let filter = steps.iter().position(|step| matches!(step, Step::Secmodel(secmodel::Step::Seccomp(_))));
+        let at = filter.filter(|_| input.confinement.no_new_privs).unwrap_or(steps.len());
+        let hooks = hooks::all(input.spec).into_iter().filter(|(.., moment)| *moment == Moment::StartContainer);
+        steps.splice(at..at, hooks.map(|(at, hook, moment)| Step::Hook(at, hook.clone(), moment)));
+        for step in steps {
+            self.push(Rank::Confine, Side::Jail, step);
+        }
+    }
+
+    fn settings(&mut self, spec: &Spec) -> Result<()> {
+        if namespace::is_new(spec, LinuxNamespaceType::Network) {
+            self.push(Rank::Setting, Side::Jail, Step::Netstack(netstack::Step::loopback()));
+        }
+        let filled = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
+        if let Some(name) = filled(spec.hostname()) {
+            self.push(Rank::Setting, Side::Jail, Step::Setting(setting::Step::Hostname(name)));
+        }
+        if let Some(name) = filled(spec.domainname()) {
+            self.push(Rank::Setting, Side::Jail, Step::Setting(setting::Step::Domainname(name)));
+        }
+        let sysctls = spec.linux().as_ref().and_then(|linux| linux.sysctl().clone()).unwrap_or_default();
+        // Sorted: a map of JSON has no order, and a plan must be the same each time.
+        let mut sysctls: Vec<_> = sysctls.into_iter().collect();
+        sysctls.sort();
+        for (key, value) in sysctls {
+            let path = text(format!("sys/{}", path_of_sysctl(&key)).as_bytes(), "/linux/sysctl")?;
+            self.push(Rank::Setting, Side::Jail, Step::Setting(setting::Step::Sysctl { path, value }));
+        }
+        Ok(())
+    }
+}
+
+/// How a mount of type `cgroup` shows the hierarchies: each in a directory of its own, v2 alone as the whole.
+fn hierarchies(cgroups: &[(Rank, Side, cgroup::Step)], layout: &cgroup::Layout) -> Vec<storage::Hierarchy> {
+    let leaf = |mount: &Path| {
+        cgroups.iter().find_map(|(.., step)| match step {
+            cgroup::Step::Leaf(leaf) if leaf.below == mount => Some(leaf.path.clone()),
+            _ => None,
+        })
+    };
+    let show = |(hierarchy, kind): (&cgroup::Hierarchy, &'static str)| {
+        let name = hierarchy.mount.file_name().filter(|_| !layout.is_pure_v2()).unwrap_or_default();
+        let options = if kind == "cgroup" { hierarchy.controllers.clone() } else { Vec::new() };
+        let host = leaf(&hierarchy.mount)?;
+        Some(storage::Hierarchy { name: name.to_string_lossy().into_owned(), kind, options, host })
+    };
+    let v1 = layout.v1.iter().map(|hierarchy| (hierarchy, "cgroup"));
+    v1.chain(layout.v2.iter().map(|hierarchy| (hierarchy, "cgroup2"))).filter_map(show).collect()
+}
+
+/// `net.ipv4.ip_forward` as a path. With `/` in it, a dot belongs to a name, as in `net/ipv4/conf/eth0.1/forwarding`.
+fn path_of_sysctl(key: &str) -> String {
+    match key.contains('/') {
+        true => key.to_owned(),
+        false => key.replace('.', "/"),
+    }
+}

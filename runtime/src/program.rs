@@ -1,0 +1,150 @@
+//! A program in a jail, the jail's own or that of `exec`: what its process document asks for.
+
+use std::ffi::CString;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use base::{Rank, Side};
+use nix::sys::resource::Resource;
+use oci_spec::runtime::{PosixRlimit, Process};
+use sys::{Error, Result};
+
+use crate::plan::{Planned, Step};
+use crate::{console, setting};
+
+/// What a process becomes.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// Its arguments; the first is what is looked for.
+    pub args: Vec<CString>,
+    /// Its environment.
+    pub env: Vec<CString>,
+    /// Where it is looked for when the first argument is no path.
+    pub search: Vec<PathBuf>,
+    /// Whose home directory `HOME` is to be, where the environment has none.
+    pub home_of: Option<u32>,
+}
+
+/// A process that is asked for, and what its steps depend on.
+#[derive(Debug)]
+pub(crate) struct Ask<'a> {
+    /// Its document.
+    pub process: &'a Process,
+    /// Whether it is the jail's own: it gets /dev/console, and is the process that makes the jail. That of `exec` is
+    /// made last, of rank [`Rank::Program`].
+    pub is_first: bool,
+    /// Whether the jail has a user name space, in which nobody may raise a limit.
+    pub user_namespace: bool,
+    /// Whether it gets a session keyring of its own.
+    pub new_keyring: bool,
+    /// Who gets the terminal; `None` for the caller.
+    pub console_socket: Option<&'a Path>,
+    /// The size of the caller's terminal, where it has one.
+    pub terminal_size: Option<(u16, u16)>,
+    /// Whether hard limits may be raised, as CAP_SYS_RESOURCE allows.
+    pub may_raise: bool,
+}
+
+impl Ask<'_> {
+    /// Everything but the confinement; `slot` is free for a descriptor.
+    ///
+    /// # Errors
+    /// `Invalid` for a string with NUL.
+    pub(crate) fn steps(&self, slot: usize) -> Result<Vec<Planned>> {
+        let mut steps = Vec::new();
+        let mut push = |rank, side, step| steps.push(Planned { rank, side, step });
+        push(self.rank(Rank::Session), Side::Jail, Step::Setting(setting::Step::Session));
+        if self.new_keyring {
+            push(Rank::Session, Side::Jail, Step::Setting(setting::Step::Keyring));
+        }
+        if let Some(score) = self.process.oom_score_adj() {
+            push(Rank::Map, Side::Host, Step::Setting(setting::Step::OomScore(score)));
+        }
+        let cwd = text(self.process.cwd().as_os_str().as_bytes(), "/process/cwd")?;
+        push(Rank::Check, Side::Jail, Step::Setting(setting::Step::Directory(cwd)));
+        if self.process.terminal().unwrap_or(false) {
+            steps.extend(self.console(slot));
+        }
+        steps.extend(self.process.rlimits().iter().flatten().flat_map(|limit| self.limit(limit)));
+        Ok(steps)
+    }
+
+    /// The place of what only the program's own process can do.
+    fn rank(&self, rank: Rank) -> Rank {
+        if self.is_first { rank } else { Rank::Program }
+    }
+
+    fn console(&self, slot: usize) -> Vec<Planned> {
+        let of_document = self.process.console_size().map(|size| (size.height() as u16, size.width() as u16));
+        let size = of_document.or(self.terminal_size);
+        let socket = self.console_socket.map(|path| console::Step::Connect { path: path.to_owned(), slot });
+        let slot = socket.is_some().then_some(slot);
+        let make = console::Step::Make { slot, size, uid: self.process.user().uid(), console: self.is_first };
+        let take = slot.is_none().then_some(console::Step::Take);
+        let planned = |rank, side, step| Planned { rank, side, step: Step::Console(step) };
+        let mut steps = vec![planned(Rank::Console, Side::Jail, make)];
+        steps.extend(socket.map(|step| planned(Rank::Source, Side::Host, step)));
+        steps.extend(take.map(|step| planned(Rank::Console, Side::Host, step)));
+        steps.push(planned(self.rank(Rank::Console), Side::Jail, console::Step::Control));
+        steps
+    }
+
+    fn limit(&self, limit: &PosixRlimit) -> Vec<Planned> {
+        let kind = setting::resource(limit.typ());
+        let (name, resource) = (limit.typ().to_string(), kind as u32);
+        let (mut soft, mut hard) = (limit.soft(), limit.hard());
+        let most = setting::hard_limit(kind);
+        if hard > most && !self.may_raise {
+            crate::log::warn(&format!("{name} stays at {most}: raising it to {hard} needs CAP_SYS_RESOURCE"));
+            (soft, hard) = (soft.min(most), most);
+        }
+        let planned = |rank, side, step| Planned { rank, side, step: Step::Setting(step) };
+        let usual = |soft| match self.user_namespace {
+            true => {
+                let step = setting::Step::LimitFrom { name: name.clone(), resource, soft, hard };
+                planned(Rank::Map, Side::Host, step)
+            }
+            false => {
+                let step = setting::Step::Limit { name: name.clone(), resource, soft, hard };
+                planned(Rank::Limit, Side::Jail, step)
+            }
+        };
+        if self.is_first || kind != Resource::RLIMIT_NPROC {
+            return vec![usual(soft)];
+        }
+        // The clone of the last process is counted, and so is the one that makes it: what is lower comes after that.
+        let last = setting::Step::Limit { name: name.clone(), resource, soft, hard };
+        let raise = (hard > most).then(|| usual(hard));
+        raise.into_iter().chain([planned(Rank::Program, Side::Jail, last)]).collect()
+    }
+}
+
+/// What a process document says of the program.
+///
+/// # Errors
+/// `Invalid` for a string with NUL.
+pub fn program(process: &Process) -> Result<Program> {
+    let strings = |list: &Option<Vec<String>>, at| {
+        list.iter().flatten().map(|word| text(word.as_bytes(), at)).collect::<Result<Vec<_>>>()
+    };
+    let env = strings(process.env(), "/process/env")?;
+    let value = |name: &str| {
+        process
+            .env()
+            .iter()
+            .flatten()
+            .rev()
+            .find_map(|word| word.strip_prefix(name)?.strip_prefix('=').map(str::to_owned))
+    };
+    let search = value("PATH").unwrap_or_else(|| "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".into());
+    Ok(Program {
+        args: strings(process.args(), "/process/args")?,
+        env,
+        search: search.split(':').map(PathBuf::from).collect(),
+        home_of: value("HOME").is_none().then_some(process.user().uid()),
+    })
+}
+
+pub(crate) fn text(bytes: &[u8], at: &str) -> Result<CString> {
+    CString::new(bytes).map_err(|_| Error::invalid(format!("use {at}: it contains NUL")))
+}
