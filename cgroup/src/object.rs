@@ -1,13 +1,11 @@
 //! The directories that jails have made: how they are told from others, found, and removed.
 
 use std::fs;
-use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use base::Object;
 use nix::errno::Errno;
-use nix::fcntl::OFlag;
 use sys::{Doing, Error, Kind, Result};
 
 use crate::layout::{self, Layout};
@@ -42,12 +40,11 @@ pub(crate) enum Mark {
 impl Mark {
     /// Reads the mark on `dir`.
     pub(crate) fn of(dir: &Path) -> nix::Result<Self> {
-        let file = match open(dir) {
+        let bytes = match sys::file::get_xattr(dir, XATTR) {
             Err(Errno::ENOENT) => return Ok(Self::Missing),
-            file => file?,
+            bytes => bytes?,
         };
-        let text = sys::file::get_xattr(&file, XATTR)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
-        Ok(match text {
+        Ok(match bytes.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()) {
             None => Self::None,
             Some(text) => match text.strip_prefix(PARENT) {
                 Some(mark) => Self::Parent(mark.to_owned()),
@@ -63,13 +60,7 @@ pub(crate) fn parent_mark(mark: &str) -> String {
 }
 
 pub(crate) fn set_mark(dir: &Path, mark: &str) -> nix::Result<()> {
-    sys::file::set_xattr(open(dir)?, XATTR, mark.as_bytes())
-}
-
-/// Opens a directory and nothing else: the name can come from a damaged journal.
-fn open(dir: &Path) -> nix::Result<OwnedFd> {
-    let flags = OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_NOFOLLOW | OFlag::O_CLOEXEC;
-    nix::fcntl::open(dir, flags, nix::sys::stat::Mode::empty())
+    sys::file::set_xattr(dir, XATTR, mark.as_bytes())
 }
 
 /// Whether two marks are of the same jail: only the nonce after the last '-' may differ.

@@ -2,7 +2,9 @@
 
 use std::ffi::CStr;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
+use std::path::Path;
 
+use nix::NixPath;
 use nix::errno::Errno;
 
 /// Marks every descriptor from `first` on close-on-exec. Source: close_range(2), CLOSE_RANGE_CLOEXEC.
@@ -74,27 +76,30 @@ pub fn is_held(file: impl AsFd) -> nix::Result<bool> {
     Ok(lock.l_type != libc::F_UNLCK as i16)
 }
 
-/// Sets extended attribute `name` of an open file or directory. Source: fsetxattr(2).
+/// Sets extended attribute `name` of the file at `path`, of a link itself. Source: lsetxattr(2).
 ///
 /// # Errors
 /// `EOPNOTSUPP` where the file system has none.
-pub fn set_xattr(file: impl AsFd, name: &CStr, value: &[u8]) -> nix::Result<()> {
-    // SAFETY: `name` is a C string, and `value` is passed with its length; both outlive the call.
-    let ret =
-        unsafe { libc::fsetxattr(file.as_fd().as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
-    Errno::result(ret).map(drop)
+pub fn set_xattr(path: &Path, name: &CStr, value: &[u8]) -> nix::Result<()> {
+    let set = |path: &CStr| {
+        // SAFETY: two C strings, and `value` with its length; all outlive the call.
+        unsafe { libc::lsetxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) }
+    };
+    Errno::result(path.with_nix_path(set)?).map(drop)
 }
 
-/// Extended attribute `name` of an open file or directory, `None` where it has none. Source: fgetxattr(2).
+/// Extended attribute `name` of the file at `path`, of a link itself; `None` where it has none. Nothing is opened, so that
+/// the file may be of any kind. Source: lgetxattr(2).
 ///
 /// # Errors
-/// `ERANGE` where the value is over 255 bytes, which none of ours is.
-pub fn get_xattr(file: impl AsFd, name: &CStr) -> nix::Result<Option<Vec<u8>>> {
+/// `ENOENT` where there is no file, `ERANGE` where the value is over 255 bytes, which none of ours is.
+pub fn get_xattr(path: &Path, name: &CStr) -> nix::Result<Option<Vec<u8>>> {
     let mut value = vec![0; 255];
-    // SAFETY: `name` is a C string, and `value` is passed with its capacity; both outlive the call.
-    let ret =
-        unsafe { libc::fgetxattr(file.as_fd().as_raw_fd(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
-    match Errno::result(ret) {
+    let get = |path: &CStr| {
+        // SAFETY: two C strings, and `value` with its capacity; all outlive the call.
+        unsafe { libc::lgetxattr(path.as_ptr(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) }
+    };
+    match Errno::result(path.with_nix_path(get)?) {
         Ok(len) => {
             value.truncate(len as usize);
             Ok(Some(value))
