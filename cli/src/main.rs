@@ -1,28 +1,32 @@
 //! The `jail` command: words in, words out.
 #![forbid(unsafe_code)]
+#![cfg_attr(not(test), no_main)]
 
 mod args;
 mod life;
 mod look;
 mod show;
 
-use std::process::ExitCode;
-
 use args::{Command, Globals};
 use clap::Parser;
 use runtime::log;
 use sys::{Error, Result};
 
-fn main() -> ExitCode {
+#[cfg(not(test))]
+sys::program!(program);
+
+/// The program; the answer is its exit code.
+#[cfg_attr(test, expect(dead_code, reason = "the tests have an entry point of their own"))]
+fn program() -> u8 {
     let args = args::Args::parse_from(args::tolerant(std::env::args_os()));
     match log::open(args.globals.log.as_deref(), args.globals.format(), args.globals.debug)
         .and_then(|()| run(&args.globals, args.command))
     {
-        Ok(code) => ExitCode::from(u8::try_from(code).unwrap_or(u8::MAX)),
+        Ok(code) => u8::try_from(code).unwrap_or(u8::MAX),
         Err(error) => {
             log::error(&error);
             eprintln!("jail: {error}");
-            ExitCode::FAILURE
+            1
         }
     }
 }

@@ -170,8 +170,7 @@ fn cannot_fail(call: &Call) -> bool {
 }
 
 /// Where the error strikes the allocator or the message itself, the runtime can do no more than if it were killed. Nor
-/// where Rust's own library ends the program: at its start, when it looks at the standard descriptors (poll) and at
-/// SIGPIPE, and when it asks for the seed of its hash tables (getrandom).
+/// where Rust's own library ends the program: when it asks for the seed of its hash tables (getrandom).
 fn is_beyond_help(call: &Call) -> bool {
     const MEMORY: &[i64] = &[
         libc::SYS_mmap,
@@ -185,10 +184,6 @@ fn is_beyond_help(call: &Call) -> bool {
         libc::SYS_sigaltstack,
     ];
     let number = call.number as i64;
-    let start = match number {
-        libc::SYS_poll => call.args[1] == 3 && call.args[2] == 0,
-        libc::SYS_rt_sigaction => call.args[0] == libc::SIGPIPE as u64,
-        other => other == libc::SYS_getrandom,
-    };
-    start || MEMORY.contains(&number) || (matches!(number, libc::SYS_write | libc::SYS_writev) && call.args[0] == 2)
+    let seed = number == libc::SYS_getrandom;
+    seed || MEMORY.contains(&number) || (matches!(number, libc::SYS_write | libc::SYS_writev) && call.args[0] == 2)
 }
