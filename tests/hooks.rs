@@ -64,6 +64,30 @@ fn all_six_hooks_run_in_their_order() {
     left_nothing(&bundle, &host);
 }
 
+/// What createRuntime has set up outside, such as a network, only poststop can take down. Source: runtime.md, lifecycle.
+#[test]
+fn a_jail_whose_creation_or_start_fails_gets_its_poststop_hooks() {
+    if !require_root() {
+        return;
+    }
+    for runtime in runtimes() {
+        for verb in ["create", "run"] {
+            for (moment, script) in [("prestart", "exit 3"), ("createContainer", "exit 3"), ("poststart", "exit 0")] {
+                let (mut bundle, host) = stage_of(runtime.clone());
+                let folder = notes(&mut bundle);
+                bundle.set("/hooks", json!({moment: [shell(script, &[])]}));
+                bundle.set("/hooks/poststop", json!([shell("cat > $1/poststop", &[&folder])]));
+                // Where the hook is well, the program is not there.
+                bundle.args(&[if moment == "poststart" { "nosuch" } else { "true" }]).write();
+                bundle.call(&[verb, "--bundle", &bundle.dir.to_string_lossy(), &bundle.id]).fails();
+                let told: Value = serde_json::from_str(&note(&folder, "poststop")).unwrap_or_default();
+                assert_eq!(told["status"], "stopped", "{verb}, {moment} of {}", runtime.name());
+                left_nothing(&bundle, &host);
+            }
+        }
+    }
+}
+
 #[test]
 fn a_hook_sees_the_name_spaces_that_the_specification_says() {
     if !require_root() {

@@ -30,6 +30,8 @@ pub enum Rank {
     Clone,
     /// Id maps, the out-of-memory score: need the pid; the jail's side has no privilege before it is mapped.
     Map,
+    /// What must be there before the program starts and not sooner: the host's side does it while the other goes on.
+    Meanwhile,
     /// Into the cgroups of v1: before anything that is charged to them.
     Attach,
     /// Name spaces that cannot be made by the clone: after the cgroups, since a cgroup name space starts where one is.

@@ -62,7 +62,12 @@ pub fn plan(
 fn placed(steps: Vec<Step>) -> Vec<(Rank, Side, Step)> {
     let v1 = steps.iter().any(|step| matches!(step, Step::Tasks { .. }));
     let enter = v1.then_some((Rank::Attach, Side::Jail, Step::Enter));
-    steps.into_iter().map(|step| (Rank::Cgroup, Side::Host, step)).chain(enter).collect()
+    let rank = |step: &Step| match step {
+        // The kernel takes 0.2 ms to check and translate a program.
+        Step::Devices { .. } | Step::Program { .. } => Rank::Meanwhile,
+        _ => Rank::Cgroup,
+    };
+    steps.into_iter().map(|step| (rank(&step), Side::Host, step)).chain(enter).collect()
 }
 
 /// The steps that put one more process into the cgroups of a jail, from the objects of its journal.

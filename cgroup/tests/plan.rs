@@ -47,7 +47,7 @@ fn v2_enables_what_the_limits_need_from_the_top_downwards() {
         "Cgroup: make cgroup /sys/fs/cgroup/jail-x",
         "Cgroup: set memory.max to 4096 in /sys/fs/cgroup/jail-x",
         "Cgroup: set pids.max to 9 in /sys/fs/cgroup/jail-x",
-        "Cgroup: attach a device program of 48 instructions to /sys/fs/cgroup/jail-x",
+        "Meanwhile: attach a device program of 48 instructions to /sys/fs/cgroup/jail-x",
         "Cgroup: open cgroup /sys/fs/cgroup/jail-x",
     ];
     assert_eq!(text(None, resources, &v2()), expected);
@@ -70,7 +70,7 @@ fn v1_has_a_directory_in_each_hierarchy_and_enters_all() {
         "Cgroup: copy the parent's CPUs and memory nodes to /cg/cpuset/a",
         "Cgroup: open tasks of /cg/cpuset/a",
         "Cgroup: make cgroup /cg/devices/a",
-        "Cgroup: write 1 device rules in /cg/devices/a",
+        "Meanwhile: write 1 device rules in /cg/devices/a",
         "Cgroup: open tasks of /cg/devices/a",
         "Cgroup: make cgroup /cg/pids/a",
         "Cgroup: open tasks of /cg/pids/a",

@@ -44,15 +44,13 @@ pub struct Request {
     pub no_new_keyring: bool,
 }
 
-/// A jail that has just been made, and the channel to its process 1.
+/// A jail that has just been made.
 #[derive(Debug)]
 pub struct Made {
     /// The jail's folder.
     pub entry: Entry,
     /// Its process 1.
     pub child: Child,
-    /// The way to hear from it.
-    pub channel: Channel,
     /// Its terminal, where the specification asks for one and no socket took it.
     pub terminal: Option<OwnedFd>,
     /// The store that it is in.
@@ -91,7 +89,7 @@ pub fn plan(request: &Request, cache: Option<&OwnedFd>) -> Result<(Plan, String)
     Ok((plan, mark))
 }
 
-/// Makes a jail: with `wait` up to where its process 1 waits for whoever starts it, else up to where it starts by itself.
+/// Makes a jail: with `wait` up to where its process 1 waits for whoever starts it, else up to where its program runs.
 ///
 /// # Errors
 /// What did not work; everything that was made is gone again, or the error says what is not.
@@ -103,10 +101,10 @@ pub fn make(request: &Request, wait: bool) -> Result<Made> {
     let mut making = Making { request, plan, entry, objects: Vec::new(), child: None };
     let made = making.go(&mark, wait).map(|made| (made, lock));
     match made {
-        Ok(((channel, terminal), _lock)) => {
+        Ok((terminal, _lock)) => {
             let Making { entry, child, objects, .. } = making;
             let child = child.ok_or_else(|| Error::new(Kind::Kernel, "make the jail: it has no process 1"))?;
-            Ok(Made { entry, child, channel, terminal, store, objects })
+            Ok(Made { entry, child, terminal, store, objects })
         }
         Err(error) => Err(making.undo(&store, error)),
     }
@@ -143,32 +141,32 @@ struct Making<'a> {
 }
 
 impl Making<'_> {
-    fn go(&mut self, mark: &str, wait: bool) -> Result<(Channel, Option<OwnedFd>)> {
+    fn go(&mut self, mark: &str, wait: bool) -> Result<Option<OwnedFd>> {
         let state = self.state(mark)?;
         // Held by process 1 too, until it becomes the program.
         let held = self.entry.write(&state)?;
         let mut journal = Journal::open(&self.entry)?;
         let listener = if wait { Some(self.listen()?) } else { None };
         let mut ctx = Ctx::default();
-        for index in 0..self.plan.steps.partition_point(|planned| planned.rank < Rank::Join) {
+        for index in 0..self.plan.before(Rank::Join) {
             self.step(index, &mut ctx, &mut journal)?;
         }
-        let cloned = self.plan.steps.partition_point(|planned| planned.rank < Rank::Clone);
         let channel = self.clone(&mut ctx, listener, held.as_raw_fd())?;
-        let rest = self.plan.steps[cloned..].iter().take_while(|planned| planned.side == Side::Host).count();
-        for index in cloned..cloned + rest {
+        let pid = self.pid()?;
+        for index in self.plan.before(Rank::Map)..self.plan.before(Rank::Meanwhile) {
             self.step(index, &mut ctx, &mut journal)?;
         }
-        let pid = self.pid()?;
         if self.plan.waits_for_go() {
             channel.send(&Message::Go(pid), None).doing(|| "speak to process 1")?;
         }
-        let ready = self.plan.steps.partition_point(|planned| planned.rank <= Rank::Ready);
-        init::walk(Side::Host, &self.plan, &self.plan.steps[cloned + rest..ready], &mut ctx, &channel)?;
-        // Written down before process 1 may outlive the runtime, which is when it is told to go on.
-        let created = Record::Created(Process::of(pid)?);
+        for index in self.plan.before(Rank::Meanwhile)..self.plan.before(Rank::Attach) {
+            self.step(index, &mut ctx, &mut journal)?;
+        }
+        init::walk(Side::Host, &self.plan, self.plan.walk(), &mut ctx, &channel)?;
+        let process = Process::of(pid)?;
         if !wait {
-            journal.append(&created)?;
+            // Before process 1 may outlive the runtime, which is when it is told to go on.
+            journal.append(&Record::Process(process))?;
             channel.send(&Message::Start, None).doing(|| "speak to process 1")?;
         }
         channel.expect(&Message::Ready)?;
@@ -176,11 +174,14 @@ impl Making<'_> {
             write_pid(path, pid)?;
         }
         if wait {
-            journal.append(&created)?;
+            journal.append(&Record::Created(process))?;
             channel.send(&Message::Here, None).doing(|| "speak to process 1")?;
             channel.expect(&Message::Here)?;
+        } else {
+            started(&channel)?;
+            journal.append(&Record::Created(process))?;
         }
-        Ok((channel, ctx.pass))
+        Ok(ctx.pass)
     }
 
     fn state(&self, mark: &str) -> Result<State> {
@@ -241,7 +242,12 @@ impl Making<'_> {
         {
             error = error.and(other);
         }
-        match jail::undo(&self.objects).and_then(|()| store.remove(&self.entry)) {
+        let undone = jail::undo(&self.objects);
+        if self.child.is_some() {
+            // Hooks may have run, and have made what only these take away.
+            jail::after(&self.request.id, &self.request.bundle, &self.request.spec);
+        }
+        match undone.and_then(|()| store.remove(&self.entry)) {
             Ok(()) => error,
             Err(other) => error.and(other),
         }

@@ -63,12 +63,11 @@ pub fn exec(request: &Request, process: impl FnOnce(&Spec) -> Result<Process>) -
     let document = process(&spec)?;
     let plan = plan(request, &jail, spec, &document, cache.as_ref())?;
     let mut ctx = Ctx { birth: Some(Birth::new().doing(step)?), ..Ctx::default() };
-    let cloned = plan.steps.partition_point(|planned| planned.rank < Rank::Clone);
-    for planned in &plan.steps[..cloned] {
+    for planned in &plan.steps[..plan.before(Rank::Clone)] {
         planned.run(&plan, &mut ctx)?;
     }
     let (channel, joining) = clone(&plan, &mut ctx, &pidfd)?;
-    let child = match go(&plan, &mut ctx, &channel, &joining, cloned) {
+    let child = match go(&plan, &mut ctx, &channel, &joining) {
         Ok(child) => child,
         Err(error) => return Err(end(&joining, ctx.birth.as_ref(), error)),
     };
@@ -83,16 +82,14 @@ pub fn exec(request: &Request, process: impl FnOnce(&Spec) -> Result<Process>) -
     Ok(Running { child, terminal: ctx.pass })
 }
 
-fn go(plan: &Plan, ctx: &mut Ctx, channel: &Channel, joining: &Child, from: usize) -> Result<Child> {
-    let rest = plan.steps[from..].iter().take_while(|planned| planned.side == Side::Host).count();
-    for planned in &plan.steps[from..from + rest] {
+fn go(plan: &Plan, ctx: &mut Ctx, channel: &Channel, joining: &Child) -> Result<Child> {
+    for planned in plan.of(Rank::Map) {
         planned.run(plan, ctx)?;
     }
     if plan.waits_for_go() {
         channel.send(&Message::Go(joining.pid), None).doing(|| "speak to the new process")?;
     }
-    let ready = plan.steps.partition_point(|planned| planned.rank <= Rank::Ready);
-    init::walk(Side::Host, plan, &plan.steps[from + rest..ready], ctx, channel)?;
+    init::walk(Side::Host, plan, plan.walk(), ctx, channel)?;
     // Nothing has to be written down before, so that it need not wait.
     channel.send(&Message::Start, None).doing(|| "speak to the new process")?;
     channel.expect(&Message::Ready)?;

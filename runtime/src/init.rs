@@ -100,11 +100,8 @@ fn prepare(plan: &Plan, ctx: &mut Ctx, channel: &mut Channel, starter: Starter, 
             _ => sys::process::exit_now(1),
         }
     }
-    let ready = plan.steps.partition_point(|planned| planned.rank <= Rank::Ready);
-    let first = plan.steps.partition_point(|planned| planned.rank <= Rank::Clone);
-    let first = first + plan.steps[first..ready].iter().take_while(|planned| planned.side == Side::Host).count();
-    let (made, check) = plan.steps[first..ready]
-        .split_at(plan.steps[first..ready].partition_point(|planned| planned.rank < Rank::Check));
+    let steps = plan.walk();
+    let (made, check) = steps.split_at(steps.partition_point(|planned| planned.rank < Rank::Check));
     walk(Side::Jail, plan, made, ctx, channel)?;
     let env = environment(plan, ctx);
     forget_the_host(ctx, channel, &starter, held)?;
@@ -167,13 +164,11 @@ fn wait_for_start(listener: &OwnedFd) -> Result<Channel> {
 /// The last steps; comes back only with the reason why the program did not start.
 fn finish(plan: &Plan, ctx: &mut Ctx, channel: &Channel, image: &Image) -> Error {
     let done = (|| {
-        let ready = plan.steps.partition_point(|planned| planned.rank <= Rank::Ready);
-        let (before, confine) =
-            plan.steps[ready..].split_at(plan.steps[ready..].partition_point(|planned| planned.rank < Rank::Confine));
-        walk(Side::Jail, plan, before, ctx, channel)?;
+        let (before, confine) = (plan.before(Rank::Ready)..plan.before(Rank::Confine), plan.before(Rank::Confine)..);
+        walk(Side::Jail, plan, &plan.steps[before], ctx, channel)?;
         // Before the filter, which may forbid to speak. A fault can still follow.
         channel.send(&Message::Exec, None).doing(|| "report that the program starts")?;
-        walk(Side::Jail, plan, confine, ctx, channel)?;
+        walk(Side::Jail, plan, &plan.steps[confine], ctx, channel)?;
         let Err(errno) = execve(&image.path, &plan.program.args, &image.env);
         Err(Error::kernel(format!("execute {}", image.path.to_string_lossy()), errno))
     })();

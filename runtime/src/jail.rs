@@ -79,7 +79,7 @@ impl Jail {
     pub fn read(entry: Entry) -> Result<Self> {
         let mut jail = Self::look(entry)?;
         for _ in 0..MOMENTS {
-            if jail.busy || (jail.state.is_ok() && jail.process().is_some()) {
+            if jail.busy || (jail.state.is_ok() && jail.is_made()) {
                 break;
             }
             // It looks half-made. So it does for microseconds between the making of a folder and its lock, and to one
@@ -99,7 +99,7 @@ impl Jail {
             Ok(read) => read,
             Err(error) => (Vec::new(), Some(error.to_string())),
         };
-        let made = records.iter().any(|record| matches!(record, Record::Created(_)));
+        let made = is_made(&records);
         if state.is_err() && fstat(&entry).doing(|| format!("look at {}", entry.id))?.st_nlink == 0 {
             // Deleted since its folder was opened.
             return Err(Error::new(Kind::NotFound, format!("find jail {}: it does not exist", entry.id)));
@@ -142,16 +142,21 @@ impl Jail {
     /// Its process 1, if one was ever written down.
     pub fn process(&self) -> Option<Process> {
         self.records.iter().rev().find_map(|record| match record {
-            Record::Created(process) => Some(*process),
+            Record::Created(process) | Record::Process(process) => Some(*process),
             Record::Object(_) => None,
         })
+    }
+
+    /// Whether all of it was made.
+    fn is_made(&self) -> bool {
+        is_made(&self.records)
     }
 
     /// Its objects, in the order in which they were made.
     pub fn objects(&self) -> Vec<Object> {
         let object = |record: &Record| match record {
             Record::Object(object) => Some(object.clone()),
-            Record::Created(_) => None,
+            Record::Created(_) | Record::Process(_) => None,
         };
         self.records.iter().filter_map(object).collect()
     }
@@ -171,13 +176,14 @@ impl Jail {
         if let Some(reason) = &self.damaged {
             return (Status::Broken(reason.clone()), None);
         }
-        match self.process() {
-            None if self.busy => (Status::Creating, None),
-            None => (Status::Broken("its creation was interrupted".to_owned()), None),
-            Some(process) if !process.is_alive() || !self.is_inside(process) => (Status::Stopped, None),
+        let process = self.process().filter(|process| process.is_alive() && self.is_inside(*process));
+        match process.map(|process| Pid::from_raw(process.pid)) {
             // The state is held until process 1 becomes the program.
-            Some(process) if self.held => (Status::Created, Some(Pid::from_raw(process.pid))),
-            Some(process) => (Status::Running, Some(Pid::from_raw(process.pid))),
+            Some(pid) if !self.held => (Status::Running, Some(pid)),
+            Some(pid) if self.is_made() => (Status::Created, Some(pid)),
+            None if self.is_made() => (Status::Stopped, None),
+            _ if self.busy => (Status::Creating, None),
+            _ => (Status::Broken("its creation was interrupted".to_owned()), None),
         }
     }
 
@@ -298,7 +304,7 @@ impl Jail {
     /// Its objects by the journal and by their marks: either alone may be incomplete.
     fn all_objects(&self, path: &Path) -> Vec<Object> {
         let mut objects = self.objects();
-        if self.state.is_err() || self.damaged.is_some() || self.process().is_none() {
+        if self.state.is_err() || self.damaged.is_some() || !self.is_made() {
             let Ok(layout) = cgroup::Layout::read() else { return objects };
             for found in cgroup::object::find(&layout, &Store::mark(path, &self.entry.id)) {
                 if !objects.iter().any(|known| known.name == found.name) {
@@ -308,6 +314,10 @@ impl Jail {
         }
         objects
     }
+}
+
+fn is_made(records: &[Record]) -> bool {
+    records.iter().any(|record| matches!(record, Record::Created(_)))
 }
 
 /// Runs the hooks of `poststop`. The jail is gone by now, so that one that fails is told of and hides nothing.

@@ -19,6 +19,8 @@ use sys::{Doing, Error, Kind, Result};
 pub enum Record {
     /// Is about to be made.
     Object(Object),
+    /// Process 1 is there, and may go on without the runtime; not all of the jail is made yet.
+    Process(Process),
     /// The jail is created; its process 1.
     Created(Process),
 }

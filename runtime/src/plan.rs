@@ -119,17 +119,24 @@ impl Plan {
     /// Whether process 1 waits for `Go`: the host's side has something to do for it right after the clone, or a hook that
     /// it runs is told its number on the host.
     pub fn waits_for_go(&self) -> bool {
-        let cloned = self.steps.partition_point(|planned| planned.rank <= Rank::Clone);
-        let jail = |planned: &&Planned| planned.side == Side::Jail;
-        self.steps.get(cloned).is_some_and(|next| !jail(&next))
-            || self.steps.iter().filter(jail).any(|planned| matches!(planned.step, Step::Hook(..)))
+        let mut jail = self.steps.iter().filter(|planned| planned.side == Side::Jail);
+        !self.of(Rank::Map).is_empty() || jail.any(|planned| matches!(planned.step, Step::Hook(..)))
+    }
+
+    /// How many steps come before a rank.
+    pub fn before(&self, rank: Rank) -> usize {
+        self.steps.partition_point(|planned| planned.rank < rank)
     }
 
     /// The steps of one rank.
     pub fn of(&self, rank: Rank) -> &[Planned] {
-        let from = self.steps.partition_point(|planned| planned.rank < rank);
         let to = self.steps.partition_point(|planned| planned.rank <= rank);
-        &self.steps[from..to]
+        &self.steps[self.before(rank)..to]
+    }
+
+    /// The steps that both sides walk together, from the clone until the jail is made.
+    pub fn walk(&self) -> &[Planned] {
+        &self.steps[self.before(Rank::Attach)..self.before(Rank::Ready)]
     }
 }
 

@@ -10,9 +10,9 @@ use sys::{Doing, Error, Kind, Result};
 use crate::channel::{Channel, Message};
 use crate::create::{self, Request};
 use crate::foreground::{self, Signals};
+use crate::hooks;
 use crate::jail::{self, Jail, Status};
 use crate::store::{Entry, Store};
-use crate::{hooks, process};
 
 /// Starts the program of a created jail.
 ///
@@ -64,13 +64,6 @@ fn after_start(spec: &oci_spec::runtime::Spec, state: &str) {
 pub fn run(request: &Request, detach: bool, keep: bool) -> Result<i32> {
     let signals = if detach { None } else { Some(Signals::block()?) };
     let made = create::make(request, false)?;
-    if let Err(error) = create::started(&made.channel) {
-        let gone = process::end(&made.child).and_then(|()| jail::delete(&request.root, &request.id, true));
-        return Err(match gone {
-            Ok(()) => error,
-            Err(other) => error.and(other),
-        });
-    }
     let pid = Some(made.child.pid);
     after_start(&request.spec, &hooks::state(request.id.as_str(), "running", pid, &request.bundle, &request.spec));
     let Some(signals) = signals else { return Ok(0) };
