@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 
 use nix::sys::stat::Mode;
 use serde_json::{Value, json};
-use tests::{Bundle, Done, Host, LIMIT, entries, finish, installed, require_root, stage};
+use tests::{Bundle, Done, Host, LIMIT, entries, finish, installed, left_nothing, require_root, stage};
 
 /// A bundle, and a host whose tree of the bundle's root is looked at too: not even a mount point may be made.
 fn stage_with_root() -> (Bundle, Host) {
@@ -520,6 +520,20 @@ fn the_log_has_the_error_that_was_printed() {
     let second = text.lines().nth(1).unwrap();
     assert!(second.starts_with("time=") && second.contains(" level=error msg="), "{second}");
     host.assert_unchanged();
+}
+
+#[test]
+fn a_name_with_control_letters_makes_no_second_line() {
+    if !require_root() {
+        return;
+    }
+    let (mut bundle, host) = stage();
+    let line = bundle.set("/linux/namespaces/0/type", "pid\n\u{1b}[2J").run().fails();
+    assert!(line.contains("pid\\n\\u{1b}[2J"), "{line}");
+    bundle.set("/linux/namespaces/0/type", "pid").set("/linux/of\nnobody", "x");
+    let done = bundle.run();
+    assert!(done.err.contains("/linux/of\\nnobody is ignored") && done.is_ok(), "{done}");
+    left_nothing(&bundle, &host);
 }
 
 #[test]

@@ -53,7 +53,7 @@ pub fn open(path: Option<&Path>, format: Format, debug: bool) -> Result<()> {
 
 /// One warning: on stderr and in the log.
 pub fn warn(text: &str) {
-    eprintln!("jail: warning: {text}");
+    eprintln!("jail: warning: {}", sys::error::one_line(text));
     write("warning", text);
 }
 

@@ -3,6 +3,7 @@
 //! An error is plain data, so that it crosses from the jail's side to the parent unchanged. Its sentence is made once,
 //! where the object's name is known.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use nix::errno::Errno;
@@ -86,7 +87,7 @@ impl Error {
 
 impl fmt::Display for Error {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "cannot {}", self.what)?;
+        write!(f, "cannot {}", one_line(&self.what))?;
         if let Some(errno) = self.errno() {
             write!(f, ": {}", reason(errno))?;
         }
@@ -95,6 +96,16 @@ impl fmt::Display for Error {
         }
         Ok(())
     }
+}
+
+/// A text of ours in which names of others may stand, so that it is one line whatever those are, and no terminal takes a
+/// part of it for a command: what is not shown is escaped.
+pub fn one_line(text: &str) -> Cow<'_, str> {
+    if !text.contains(char::is_control) {
+        return Cow::Borrowed(text);
+    }
+    let escaped = |letter: char| if letter.is_control() { letter.escape_default().to_string() } else { letter.into() };
+    Cow::Owned(text.chars().map(escaped).collect())
 }
 
 /// The kernel's reason in lower case, as callers of a runtime match it ("no such file or directory").
