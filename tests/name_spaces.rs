@@ -179,17 +179,14 @@ fn a_user_name_space_has_its_mappings() {
     }
 }
 
-const MAP: [(u32, u32, u32); 1] = [(0, 100_000, 1000)];
-
-fn with_users(bundle: &mut Bundle, namespace: serde_json::Value) {
-    let map: Vec<_> = MAP
-        .iter()
-        .map(|(inside, outside, size)| json!({"containerID": inside, "hostID": outside, "size": size}))
-        .collect();
-    bundle
-        .set("/linux/namespaces/-", namespace)
-        .set("/linux/uidMappings", json!(map))
-        .set("/linux/gidMappings", json!(map));
+/// Gives the jail a user name space, a new one or that of the process USERS.
+fn with_users(bundle: &mut Bundle, users: Option<i32>) {
+    let map = json!([{"containerID": 0, "hostID": 100_000, "size": 1000}]);
+    let mut namespace = json!({"type": "user"});
+    if let Some(pid) = users {
+        namespace["path"] = json!(format!("/proc/{pid}/ns/user"));
+    }
+    bundle.set("/linux/namespaces/-", namespace).set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
     fs::set_permissions(bundle.rootfs().join("tmp"), std::os::unix::fs::PermissionsExt::from_mode(0o1777)).unwrap();
 }
 
@@ -200,11 +197,11 @@ fn a_user_name_space_is_joined_by_path_and_the_new_ones_are_made_in_it() {
     }
     for runtime in runtimes() {
         let (mut first, first_host) = stage_of(runtime.clone());
-        with_users(&mut first, json!({"type": "user"}));
+        with_users(&mut first, None);
         first.start_sleeper();
         let pid = first.pid().unwrap();
         let (mut bundle, host) = stage_of(runtime.clone());
-        with_users(&mut bundle, json!({"type": "user", "path": format!("/proc/{pid}/ns/user")}));
+        with_users(&mut bundle, Some(pid));
         bundle.start_sleeper();
         let own = bundle.pid().unwrap();
         assert_eq!(space(own, "user"), space(pid, "user"));
@@ -228,7 +225,7 @@ fn with_a_user_name_space_others_are_joined_whether_they_are_its_own_or_the_host
     }
     for runtime in runtimes() {
         let (mut users, users_host) = stage_of(runtime.clone());
-        with_users(&mut users, json!({"type": "user"}));
+        with_users(&mut users, None);
         users.start_sleeper();
         let (mut plain, plain_host) = stage_of(runtime.clone());
         plain.start_sleeper();
@@ -239,13 +236,7 @@ fn with_a_user_name_space_others_are_joined_whether_they_are_its_own_or_the_host
                 continue;
             }
             let (mut bundle, host) = stage_of(runtime.clone());
-            with_users(
-                &mut bundle,
-                user.map_or(
-                    json!({"type": "user"}),
-                    |pid| json!({"type": "user", "path": format!("/proc/{pid}/ns/user")}),
-                ),
-            );
+            with_users(&mut bundle, user);
             let at = SPACES.iter().position(|(kind, _)| *kind == "network").unwrap();
             bundle.set(&format!("/linux/namespaces/{at}/path"), format!("/proc/{network}/ns/net"));
             bundle.start_sleeper();
@@ -269,10 +260,10 @@ fn mappings_beside_a_joined_user_name_space_must_be_its_own() {
         return;
     }
     let (mut first, first_host) = stage();
-    with_users(&mut first, json!({"type": "user"}));
+    with_users(&mut first, None);
     first.start_sleeper();
     let (mut bundle, host) = stage();
-    with_users(&mut bundle, json!({"type": "user", "path": format!("/proc/{}/ns/user", first.pid().unwrap())}));
+    with_users(&mut bundle, first.pid());
     let line = bundle.set("/linux/gidMappings/0/hostID", 100_001).run().fails();
     assert!(line.contains("/linux/gidMappings: the user name space that is joined has others"), "{line}");
     left_nothing(&bundle, &host);
