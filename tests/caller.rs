@@ -71,6 +71,24 @@ fn the_callers_groups_do_not_reach_the_program() {
 }
 
 #[test]
+fn a_caller_that_ignores_its_children_is_served_like_any_other() {
+    if !require_root() {
+        return;
+    }
+    let (mut bundle, host) = stage();
+    bundle.start_sleeper();
+    let ignoring = |words: &[&str]| {
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' CHLD; exec \"$@\"", "sh"]).arg(jail());
+        finish(command.arg("--root").arg(&bundle.root).args(words), LIMIT)
+    };
+    assert_eq!(ignoring(&["exec", &bundle.id, "echo", "hello"]).ok(), "hello\n");
+    ignoring(&["exec", "--detach", &bundle.id, "true"]).ok();
+    bundle.delete_force().ok();
+    left_nothing(&bundle, &host);
+}
+
+#[test]
 fn the_session_keyring_of_the_caller_stays_outside() {
     if !require_root() {
         return;

@@ -472,6 +472,42 @@ fn a_detached_exec_gives_its_terminal_to_the_console_socket() {
     }
 }
 
+/// Its process 1 has the host's root until the change of root (CVE-2024-21626).
+#[test]
+fn a_jail_that_is_being_made_takes_no_exec() {
+    if !require_root() {
+        return;
+    }
+    let (mut bundle, host) = stage();
+    let begun = bundle.dir.join("begun");
+    let script = format!(": > {0}; while [ -e {0} ]; do sleep 0.05; done", begun.display());
+    bundle.set("/hooks", json!({"createContainer": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]}));
+    let mut run = bundle.args(&["sleep", "1000"]).making("run", &["--detach"]);
+    let mut run = run.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    wait_for("the hook", || begun.exists());
+    let line = bundle.exec(&["true"]).fails();
+    assert!(line.contains("container not running"), "{line}");
+    fs::remove_file(&begun).unwrap();
+    assert!(run.wait().unwrap().success());
+    bundle.exec(&["true"]).ok();
+    bundle.delete_force().ok();
+    left_nothing(&bundle, &host);
+}
+
+#[test]
+fn a_pid_file_that_cannot_be_written_costs_no_program_its_life() {
+    if !require_root() {
+        return;
+    }
+    let (mut bundle, host) = stage();
+    bundle.start_sleeper();
+    let line = bundle.call(&["exec", "--pid-file", "/nosuch/pid", &bundle.id, "touch", "/tmp/ran"]).fails();
+    assert!(line.contains("write pid file /nosuch/pid"), "{line}");
+    assert!(!bundle.rootfs().join("tmp/ran").exists());
+    bundle.delete_force().ok();
+    left_nothing(&bundle, &host);
+}
+
 /// The process that makes it belongs to the same user for a moment, and must not count against it.
 #[test]
 fn a_limit_of_one_process_leaves_room_for_the_program() {

@@ -39,8 +39,7 @@ fn refusing(calls: &[&str]) -> serde_json::Value {
     json!({"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": calls, "action": "SCMP_ACT_ERRNO"}]})
 }
 
-/// Where a process of the jail may trace, and new privileges are not off, the filter is there before the process of the
-/// program is.
+/// Where new privileges are not off, the filter is there before the process of the program is.
 #[test]
 fn the_program_of_exec_has_the_filter_of_the_jail_however_it_got_there() {
     if !require_root() {
@@ -72,13 +71,13 @@ fn an_exec_whose_filter_would_have_to_allow_the_clone_of_its_process_says_so() {
     }
     let (mut bundle, host) = stage();
     bundle.set("/linux/seccomp", refusing(&["clone", "clone3", "fork", "vfork"]));
-    bundle.capabilities(&["CAP_SYS_PTRACE"]).start_sleeper();
+    bundle.start_sleeper();
     let line = bundle.exec(&["true"]).fails();
     assert!(line.contains("clone the process of the program: operation not permitted"), "{line}");
     assert_eq!(bundle.status().as_deref(), Some("running"));
-    // Where nothing inside may trace, the process of the program loads its filter itself.
+    // With no_new_privs the process of the program loads its filter itself.
     bundle.delete_force().ok();
-    bundle.capabilities(&["CAP_KILL"]).start_sleeper();
+    bundle.set("/process/noNewPrivileges", true).start_sleeper();
     bundle.exec(&["true"]).ok();
     bundle.delete_force().ok();
     left_nothing(&bundle, &host);

@@ -271,6 +271,26 @@ fn mappings_beside_a_joined_user_name_space_must_be_its_own() {
     left_nothing(&first, &first_host);
 }
 
+/// unshare(1) forbids setgroups(2) in it, as the kernel asks of everybody without privileges.
+#[test]
+fn a_user_name_space_that_allows_no_groups_can_be_joined() {
+    if !require_root() {
+        return;
+    }
+    let mut holder = std::process::Command::new("unshare").args(["-Ur", "sleep", "1000"]).spawn().unwrap();
+    let pid = i32::try_from(holder.id()).unwrap();
+    wait_for("its maps", || fs::read_to_string(format!("/proc/{pid}/setgroups")).is_ok_and(|text| text == "deny\n"));
+    wait_for("its program", || tests::processes::name(pid).contains("sleep"));
+    let (mut bundle, host) = stage();
+    with_users(&mut bundle, Some(pid));
+    bundle.remove("/linux/uidMappings").remove("/linux/gidMappings").start_sleeper();
+    assert_eq!(bundle.exec(&["id", "-G"]).ok(), "0\n");
+    bundle.delete_force().ok();
+    holder.kill().unwrap();
+    holder.wait().unwrap();
+    left_nothing(&bundle, &host);
+}
+
 #[test]
 fn what_is_no_user_name_space_is_not_joined() {
     if !require_root() {

@@ -72,7 +72,8 @@ pub enum Rank {
 /// What exists only at run time; everything else is in the plan.
 #[derive(Debug, Default)]
 pub struct Ctx {
-    /// The process number of process 1 as the host counts: both sides know it after `Go`.
+    /// The number of process 1 as the host counts, in `exec` that of the process that joins: known to the host's side
+    /// after the clone, and to the other after `Go`.
     pub pid: Option<Pid>,
     /// Where the process in between, if there is one, leaves the number of the one that it makes.
     pub birth: Option<Birth>,

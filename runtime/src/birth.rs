@@ -4,8 +4,8 @@ use std::os::fd::AsFd;
 
 use base::{Ctx, Rank};
 use nix::unistd::ForkResult;
-use sys::process::{Birth, Fork, clone_sibling, clone3, exit_now, pidfd_open};
-use sys::{Child, Doing, Error, Kind, Result};
+use sys::process::{Birth, Fork, clone_sibling, clone3, exit_now};
+use sys::{Doing, Error, Kind, Result};
 
 use crate::channel::{Channel, Message};
 use crate::plan::Plan;
@@ -17,7 +17,7 @@ use crate::process;
 /// As clone(2), or why a name space could not be joined. No process is left then.
 pub fn process_1(plan: &Plan, ctx: &mut Ctx) -> Result<(Fork, Channel)> {
     let step = || "clone process 1 into its name spaces";
-    let (mine, theirs) = Channel::pair()?;
+    let (mine, theirs) = Channel::pair("process 1")?;
     let flags = plan.flags.bits() as u64;
     let cgroup = ctx.cgroup.take();
     let cgroup = cgroup.as_ref().map(AsFd::as_fd);
@@ -44,10 +44,12 @@ pub fn process_1(plan: &Plan, ctx: &mut Ctx) -> Result<(Fork, Channel)> {
         }
         Fork::Parent(between) => {
             drop(theirs);
-            process::exit_code(&between.pidfd)?;
-            match birth.pid() {
-                Some(pid) => Ok((Fork::Parent(Child { pid, pidfd: pidfd_open(pid).doing(step)? }), mine)),
-                None => {
+            let waited = process::exit_code(&between.pidfd);
+            match (waited, birth.pid().map(process::adopt).transpose()?) {
+                (Ok(_), Some(child)) => Ok((Fork::Parent(child), mine)),
+                (Err(error), Some(child)) => Err(process::end_after(&child, error)),
+                (Err(error), None) => Err(error),
+                (Ok(_), None) => {
                     mine.expect(&Message::Here)?;
                     Err(Error::new(Kind::Kernel, format!("{}: nobody did", step())))
                 }

@@ -75,30 +75,33 @@ impl Message {
 
 /// One end.
 #[derive(Debug)]
-pub struct Channel(OwnedFd);
-
-impl From<OwnedFd> for Channel {
-    fn from(fd: OwnedFd) -> Self {
-        Self(fd)
-    }
+pub struct Channel {
+    fd: OwnedFd,
+    /// Who is at the other one, for errors.
+    peer: &'static str,
 }
 
 impl AsRawFd for Channel {
     fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
+        self.fd.as_raw_fd()
     }
 }
 
 impl Channel {
-    /// Both ends.
+    /// An end that somebody has opened.
+    pub fn new(fd: OwnedFd, peer: &'static str) -> Self {
+        Self { fd, peer }
+    }
+
+    /// Both ends: the runtime's, and that of `peer`.
     ///
     /// # Errors
     /// As socketpair(2).
-    pub fn pair() -> Result<(Self, Self)> {
+    pub fn pair(peer: &'static str) -> Result<(Self, Self)> {
         let (kind, flags) = (SockType::SeqPacket, SockFlag::SOCK_CLOEXEC);
         let (one, other) =
-            socketpair(AddressFamily::Unix, kind, None, flags).doing(|| "make the channel to process 1")?;
-        Ok((Self(one), Self(other)))
+            socketpair(AddressFamily::Unix, kind, None, flags).doing(|| format!("make the channel to {peer}"))?;
+        Ok((Self::new(one, peer), Self::new(other, "the runtime")))
     }
 
     /// Sends a message, with a descriptor where one is given.
@@ -112,7 +115,7 @@ impl Channel {
         let control = rights.as_slice();
         loop {
             let flags = MsgFlags::MSG_NOSIGNAL;
-            match sendmsg::<UnixAddr>(self.0.as_raw_fd(), &[IoSlice::new(&bytes)], control, flags, None) {
+            match sendmsg::<UnixAddr>(self.as_raw_fd(), &[IoSlice::new(&bytes)], control, flags, None) {
                 // A signal for the runtime came first; nothing was sent.
                 Err(Errno::EINTR) => {}
                 sent => return sent.map(drop),
@@ -130,7 +133,7 @@ impl Channel {
         let (len, fd) = loop {
             let mut into = [IoSliceMut::new(&mut bytes)];
             let flags = MsgFlags::MSG_CMSG_CLOEXEC;
-            match recvmsg::<UnixAddr>(self.0.as_raw_fd(), &mut into, Some(&mut space), flags) {
+            match recvmsg::<UnixAddr>(self.as_raw_fd(), &mut into, Some(&mut space), flags) {
                 // A signal for the runtime came first; nothing was received.
                 Err(Errno::EINTR) => {}
                 // Said once, where the other end closed before it had read everything. What it sent is still there.
@@ -150,13 +153,27 @@ impl Channel {
     /// # Errors
     /// The fault that came instead, or that process 1 died.
     pub fn expect(&self, wanted: &Message) -> Result<Option<OwnedFd>> {
-        match self.receive().doing(|| "hear from process 1")? {
+        match self.receive().doing(|| format!("hear from {}", self.peer))? {
             Some((message, fd)) if message == *wanted => Ok(fd),
             Some((Message::Fault(error), _)) => Err(error),
             Some((other, _)) => {
-                Err(Error::new(Kind::Kernel, format!("hear {wanted:?} from process 1: it said {other:?}")))
+                Err(Error::new(Kind::Kernel, format!("hear {wanted:?} from {}: it said {other:?}", self.peer)))
             }
-            None => Err(Error::new(Kind::Kernel, "set up process 1: it died without a word")),
+            None => Err(Error::new(Kind::Kernel, format!("set up {}: it died without a word", self.peer))),
+        }
+    }
+
+    /// Says what the other side waits for, with a descriptor where one is given.
+    ///
+    /// # Errors
+    /// Where it has ended: the fault that it reported before.
+    pub fn say(&self, message: &Message, fd: Option<&OwnedFd>) -> Result<()> {
+        match self.send(message, fd) {
+            Err(Errno::EPIPE | Errno::ECONNRESET) => loop {
+                // Whatever came before is of no use now; the end of file is an error of `expect` like any other.
+                self.expect(&Message::Ready)?;
+            },
+            sent => sent.doing(|| format!("speak to {}", self.peer)),
         }
     }
 }
@@ -176,7 +193,7 @@ mod tests {
 
     #[test]
     fn each_message_arrives_as_it_was_sent() {
-        let (one, other) = Channel::pair().unwrap();
+        let (one, other) = Channel::pair("the test").unwrap();
         let fault = Error::kernel("bind /a on /b", Errno::ENOENT).and(Error::invalid("use x"));
         let all = [
             Message::Go(Pid::from_raw(70_000)),
@@ -195,8 +212,19 @@ mod tests {
     }
 
     #[test]
+    fn who_speaks_to_one_that_has_given_up_hears_why() {
+        let (other, one) = Channel::pair("the test").unwrap();
+        one.send(&Message::Ready, None).unwrap();
+        one.send(&Message::Fault(Error::invalid("use x")), None).unwrap();
+        drop(one);
+        assert_eq!(other.say(&Message::Start, None), Err(Error::invalid("use x")));
+        let died = other.say(&Message::Start, None).unwrap_err();
+        assert!(died.to_string().contains("the test: it died without a word"), "{died}");
+    }
+
+    #[test]
     fn the_last_word_of_one_who_did_not_listen_arrives() {
-        let (one, other) = Channel::pair().unwrap();
+        let (one, other) = Channel::pair("the test").unwrap();
         other.send(&Message::Start, None).unwrap();
         one.send(&Message::Ready, None).unwrap();
         drop(one);

@@ -1,11 +1,9 @@
 //! Making a jail: reserve, write down, do the plan; on any error undo all of it.
 
 use std::ffi::CString;
-use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use base::{Ctx, JailId, Object, Rank, Side};
@@ -18,6 +16,7 @@ use sys::{Child, Doing, Error, Kind, Result};
 use crate::channel::{Channel, Message};
 use crate::init::{self, Starter};
 use crate::journal::{Journal, Process, Record};
+use crate::pid_file::PidFile;
 use crate::plan::Plan;
 use crate::planner::{self, Input};
 use crate::store::{self, Entry, State, Store};
@@ -147,6 +146,7 @@ impl Making<'_> {
         let held = self.entry.write(&state)?;
         let mut journal = Journal::open(&self.entry)?;
         let listener = if wait { Some(self.listen()?) } else { None };
+        let mut pid_file = self.request.pid_file.as_deref().map(PidFile::begin).transpose()?;
         let mut ctx = Ctx::default();
         for index in 0..self.plan.before(Rank::Join) {
             self.step(index, &mut ctx, &mut journal)?;
@@ -157,7 +157,7 @@ impl Making<'_> {
             self.step(index, &mut ctx, &mut journal)?;
         }
         if self.plan.waits_for_go() {
-            channel.send(&Message::Go(pid), None).doing(|| "speak to process 1")?;
+            channel.say(&Message::Go(pid), None)?;
         }
         for index in self.plan.before(Rank::Meanwhile)..self.plan.before(Rank::Attach) {
             self.step(index, &mut ctx, &mut journal)?;
@@ -166,16 +166,15 @@ impl Making<'_> {
         let process = Process::of(pid)?;
         if !wait {
             // Before process 1 may outlive the runtime, which is when it is told to go on.
+            pid_file.take().map_or(Ok(()), |file| file.finish(pid))?;
             journal.append(&Record::Process(process))?;
-            channel.send(&Message::Start, None).doing(|| "speak to process 1")?;
+            channel.say(&Message::Start, None)?;
         }
         channel.expect(&Message::Ready)?;
-        if let Some(path) = &self.request.pid_file {
-            write_pid(path, pid)?;
-        }
         if wait {
+            pid_file.take().map_or(Ok(()), |file| file.finish(pid))?;
             journal.append(&Record::Created(process))?;
-            channel.send(&Message::Here, None).doing(|| "speak to process 1")?;
+            channel.say(&Message::Here, None)?;
             channel.expect(&Message::Here)?;
         } else {
             started(&channel)?;
@@ -242,12 +241,14 @@ impl Making<'_> {
         {
             error = error.and(other);
         }
-        let undone = jail::undo(&self.objects);
-        if self.child.is_some() {
-            // Hooks may have run, and have made what only these take away.
-            jail::after(&self.request.id, &self.request.bundle, &self.request.spec);
-        }
-        match undone.and_then(|()| store.remove(&self.entry)) {
+        let undone = jail::undo(&self.objects).and_then(|()| {
+            if self.child.is_some() {
+                // Hooks may have run, and have made what only these take away.
+                jail::after(&self.request.id, &self.request.bundle, &self.request.spec);
+            }
+            store.remove(&self.entry)
+        });
+        match undone {
             Ok(()) => error,
             Err(other) => error.and(other),
         }
@@ -258,21 +259,6 @@ impl Making<'_> {
 fn nonce() -> u32 {
     use std::hash::{BuildHasher, Hasher};
     std::hash::RandomState::new().build_hasher().finish() as u32
-}
-
-/// Writes a pid file so that a reader sees all of it or none.
-///
-/// # Errors
-/// As open(2) and rename(2).
-pub fn write_pid(path: &Path, pid: nix::unistd::Pid) -> Result<()> {
-    let step = || format!("write pid file {}", path.display());
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{pid}"));
-    let draft = path.with_file_name(name);
-    // Never through a link or into a file that somebody has put there.
-    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o644).open(&draft).doing(step)?;
-    file.write_all(pid.to_string().as_bytes()).doing(step)?;
-    std::fs::rename(&draft, path).doing(step)
 }
 
 /// Waits until process 1, which was told to start, has become the program.

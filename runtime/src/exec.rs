@@ -7,15 +7,17 @@ use base::{Ctx, JailId, Rank, Side};
 use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::Mode;
+use nix::unistd::Pid;
 use oci_spec::runtime::{Capabilities, Capability, LinuxCapabilities, LinuxNamespaceType, Process, Spec};
 use sys::process::{Birth, Fork};
 use sys::{Child, Doing, Error, Kind, Result};
 
 use crate::channel::{Channel, Message};
-use crate::create::{started, write_pid};
+use crate::create::started;
 use crate::init::{self, Starter};
-use crate::jail::Jail;
+use crate::jail::{Jail, Status};
 use crate::namespace::{self, has};
+use crate::pid_file::PidFile;
 use crate::plan::{Plan, Planned, Step};
 use crate::program::{self, Ask};
 use crate::store::Store;
@@ -55,63 +57,48 @@ pub fn exec(request: &Request, process: impl FnOnce(&Spec) -> Result<Process>) -
     let store = Store::open(&request.root)?;
     let jail = Jail::open(store.as_ref(), &request.id)?;
     let step = || format!("exec in {}", request.id);
-    let Some(pidfd) = jail.open_process()? else {
+    // One that is being made has still the host's root.
+    let is_there = matches!(jail.status().0, Status::Created | Status::Running);
+    let Some(pidfd) = jail.open_process()?.filter(|_| is_there) else {
         return Err(Error::new(Kind::WrongState, format!("{}: container not running", step())));
     };
     let spec = jail.spec()?;
     let cache = store.as_ref().map(Store::cache).transpose()?;
     let document = process(&spec)?;
     let plan = plan(request, &jail, spec, &document, cache.as_ref())?;
+    let pid_file = request.pid_file.as_deref().map(PidFile::begin).transpose()?;
     let mut ctx = Ctx { birth: Some(Birth::new().doing(step)?), ..Ctx::default() };
     for planned in &plan.steps[..plan.before(Rank::Clone)] {
         planned.run(&plan, &mut ctx)?;
     }
     let (channel, joining) = clone(&plan, &mut ctx, &pidfd)?;
-    let child = match go(&plan, &mut ctx, &channel, &joining) {
-        Ok(child) => child,
-        Err(error) => return Err(end(&joining, ctx.birth.as_ref(), error)),
+    let started = go(&plan, &mut ctx, &channel, joining.pid);
+    // It has made the program's process, or never will.
+    let ended = process::end(&joining);
+    let child = ctx.birth.as_ref().and_then(Birth::pid).map(process::adopt).transpose()?;
+    let done = started.and(ended);
+    let Some(child) = child else {
+        let nobody = || Error::new(Kind::Kernel, format!("{}: no process was made", step()));
+        return Err(done.err().unwrap_or_else(nobody));
     };
-    if let Some(path) = &request.pid_file
-        && let Err(error) = write_pid(path, child.pid)
-    {
-        return Err(match process::end(&child) {
-            Ok(()) => error,
-            Err(other) => error.and(other),
-        });
+    match done.and_then(|()| pid_file.map_or(Ok(()), |file| file.finish(child.pid))) {
+        Ok(()) => Ok(Running { child, terminal: ctx.pass }),
+        Err(error) => Err(process::end_after(&child, error)),
     }
-    Ok(Running { child, terminal: ctx.pass })
 }
 
-fn go(plan: &Plan, ctx: &mut Ctx, channel: &Channel, joining: &Child) -> Result<Child> {
+fn go(plan: &Plan, ctx: &mut Ctx, channel: &Channel, joining: Pid) -> Result<()> {
     for planned in plan.of(Rank::Map) {
         planned.run(plan, ctx)?;
     }
     if plan.waits_for_go() {
-        channel.send(&Message::Go(joining.pid), None).doing(|| "speak to the new process")?;
+        channel.say(&Message::Go(joining), None)?;
     }
     init::walk(Side::Host, plan, plan.walk(), ctx, channel)?;
     // Nothing has to be written down before, so that it need not wait.
-    channel.send(&Message::Start, None).doing(|| "speak to the new process")?;
+    channel.say(&Message::Start, None)?;
     channel.expect(&Message::Ready)?;
-    started(channel)?;
-    process::exit_code(&joining.pidfd)?;
-    born(ctx.birth.as_ref())?.ok_or_else(|| Error::new(Kind::Kernel, "clone the process of the program: nobody did"))
-}
-
-/// The program's process, where it was made. It is this process's child, so that its number stays its own.
-fn born(birth: Option<&Birth>) -> Result<Option<Child>> {
-    let Some(pid) = birth.and_then(Birth::pid) else { return Ok(None) };
-    Ok(Some(Child { pid, pidfd: sys::process::pidfd_open(pid).doing(|| format!("open process {pid}"))? }))
-}
-
-/// Ends what was made of a program that did not start.
-fn end(joining: &Child, birth: Option<&Birth>, error: Error) -> Error {
-    // In this order: the first makes the second.
-    let ended = process::end(joining).and_then(|()| born(birth)?.as_ref().map_or(Ok(()), process::end));
-    match ended {
-        Ok(()) => error,
-        Err(other) => error.and(other),
-    }
+    started(channel)
 }
 
 /// The name spaces that differ from the caller's: joining one's own is refused by the kernel for some.
@@ -122,7 +109,7 @@ fn namespaces(spec: &Spec) -> CloneFlags {
 
 /// Makes the process that joins the jail: born into its cgroup, it joins the name spaces itself.
 fn clone(plan: &Plan, ctx: &mut Ctx, pidfd: &OwnedFd) -> Result<(Channel, Child)> {
-    let (mine, theirs) = Channel::pair()?;
+    let (mine, theirs) = Channel::pair("the process of exec")?;
     let cgroup = ctx.cgroup.take();
     let cloned = sys::process::clone3(0, cgroup.as_ref().map(std::os::fd::AsFd::as_fd));
     match cloned.doing(|| "clone a process into the jail")? {
@@ -148,6 +135,7 @@ fn clone(plan: &Plan, ctx: &mut Ctx, pidfd: &OwnedFd) -> Result<(Channel, Child)
 /// Joins the jail's name spaces, all in one call, and opens what is its root from now on. Into the pid name space come
 /// only the children of this process.
 fn enter(pidfd: &OwnedFd, flags: CloneFlags) -> Result<OwnedFd> {
+    namespace::leave_groups(flags.contains(CloneFlags::CLONE_NEWUSER))?;
     setns(pidfd, flags).doing(|| "join the name spaces of the jail")?;
     open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).doing(|| "open the jail's root")
 }
@@ -172,24 +160,18 @@ fn plan(request: &Request, jail: &Jail, spec: Spec, document: &Process, cache: O
         may_raise: bundle::may_raise_limits(),
     };
     steps.extend(ask.steps(0)?);
-    steps.extend(confinement(bundle::confinement(document, &spec, cache)?, may_trace(&spec)));
+    steps.extend(confinement(bundle::confinement(document, &spec, cache)?, has(&spec, LinuxNamespaceType::User)));
     steps.sort_by_key(|planned| planned.rank);
     let bundle = jail.state()?.bundle.clone();
     let program = program::program(document)?;
     Ok(Plan { id: request.id.clone(), bundle, spec, flags: CloneFlags::empty(), steps, program })
 }
 
-/// Whether processes of the jail may trace those of the host's own user name space, as far as they see them.
-fn may_trace(spec: &Spec) -> bool {
-    let caps = spec.process().as_ref().and_then(|process| process.capabilities().as_ref());
-    let bounding = caps.and_then(|caps| caps.bounding().as_ref());
-    !has(spec, LinuxNamespaceType::User) && bounding.is_some_and(|caps| caps.contains(&Capability::SysPtrace))
-}
-
 /// The filter is made for the program alone and allows what that needs, so that its own process loads it. Without
-/// no_new_privs this takes SYS_ADMIN, which one who may trace could take over: there the filter comes before the clone.
-fn confinement(confinement: secmodel::Confinement, may_trace: bool) -> Vec<Planned> {
-    let late = confinement.no_new_privs || !may_trace;
+/// no_new_privs this takes SYS_ADMIN, and one who may trace could take the process over, unless that is of a user name
+/// space which the runtime's memory is not: there the filter comes before the clone, and has to allow it.
+fn confinement(confinement: secmodel::Confinement, user_namespace: bool) -> Vec<Planned> {
+    let late = confinement.no_new_privs || user_namespace;
     let mut rank = Rank::Confine;
     let steps = secmodel::plan(confinement).into_iter().map(|step| {
         if late && matches!(step, secmodel::Step::Seccomp(_)) {

@@ -29,12 +29,14 @@ pub enum Starter {
     Socket(OwnedFd),
 }
 
-/// Asks the kernel to end this process when the runtime dies: until the jail is created it must not outlive it.
+/// Hides this process from those of the jail, and asks the kernel to end it when the runtime dies: until the jail is
+/// created it must not outlive it. A change of user undoes both.
 ///
 /// # Errors
 /// As prctl(2).
-pub fn die_with_parent() -> nix::Result<()> {
-    set_pdeathsig(Signal::SIGKILL)
+pub fn hide_and_tie() -> Result<()> {
+    set_pdeathsig(Signal::SIGKILL).doing(|| "tie this process to the runtime")?;
+    set_dumpable(false).doing(|| "make this process not dumpable")
 }
 
 /// Does the steps of one side. At each change of side, the one who is done says `Here`.
@@ -58,7 +60,7 @@ fn hand_over(mine: Side, turn: &mut Side, next: Side, ctx: &mut Ctx, channel: &C
     }
     if *turn == mine {
         let fd = if mine == Side::Jail { ctx.pass.take() } else { None };
-        channel.send(&Message::Here, fd.as_ref()).doing(|| "speak to the other side")?;
+        channel.say(&Message::Here, fd.as_ref())?;
     } else if let Some(fd) = channel.expect(&Message::Here)? {
         ctx.pass = Some(fd);
     }
@@ -87,10 +89,7 @@ struct Image {
 }
 
 fn prepare(plan: &Plan, ctx: &mut Ctx, channel: &mut Channel, starter: Starter, held: Option<RawFd>) -> Result<Image> {
-    die_with_parent().doing(|| "tie process 1 to the runtime")?;
-    // Before the first instruction that a process of the jail could see: nothing inside may trace it or look into it.
-    set_dumpable(false).doing(|| "make process 1 not dumpable")?;
-    sys::file::close_on_exec_from(3).doing(|| "mark descriptors close-on-exec")?;
+    hide_and_tie()?;
     sys::process::reset_signals();
     umask(Mode::empty());
     if plan.waits_for_go() {
@@ -108,7 +107,7 @@ fn prepare(plan: &Plan, ctx: &mut Ctx, channel: &mut Channel, starter: Starter, 
     walk(Side::Jail, plan, check, ctx, channel)?;
     let image = Image { path: find(&plan.program)?, env };
     channel.send(&Message::Ready, None).doing(|| "report that the jail is ready")?;
-    let untie = || set_pdeathsig(None).doing(|| "untie process 1 from the runtime");
+    let untie = || set_pdeathsig(None).doing(|| "untie this process from the runtime");
     match starter {
         // Comes as soon as the jail is written down, and the maker stays until it has heard Exec.
         Starter::Maker => {
@@ -154,7 +153,7 @@ fn wait_for_start(listener: &OwnedFd) -> Result<Channel> {
             Err(Errno::EINTR | Errno::ECONNABORTED) => continue,
             other => other.doing(|| "wait for start")?,
         };
-        let channel = Channel::from(sys::file::received(fd));
+        let channel = Channel::new(sys::file::received(fd), "the caller of start");
         if let Ok(Some((Message::Start, _))) = channel.receive() {
             return Ok(channel);
         }

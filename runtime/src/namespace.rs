@@ -143,22 +143,36 @@ impl Step {
             }
             Self::Root => {
                 let (uid, gid) = (Uid::from_raw(0), Gid::from_raw(0));
-                setgroups(&[]).doing(step)?;
+                match setgroups(&[]) {
+                    // Denied in this name space for ever, as user_namespaces(7) says; they were left before it was joined.
+                    Err(Errno::EPERM) => {}
+                    left => left.doing(step)?,
+                }
                 setresgid(gid, gid, gid).doing(step)?;
                 setresuid(uid, uid, uid).doing(step)?;
-                // Changing the user cleared it.
-                crate::init::die_with_parent().doing(step)
+                // Changing the user undid it.
+                crate::init::hide_and_tie()
             }
             Self::Cgroup => unshare(CloneFlags::CLONE_NEWCGROUP).doing(step),
             Self::Program => match sys::process::clone_sibling(0, ctx.birth.as_ref().ok_or_else(missing)?) {
                 Ok(ForkResult::Child) => Ok(()),
                 Ok(ForkResult::Parent { .. }) => sys::process::exit_now(0),
-                // The kernel's word for a pid name space whose process 1 has ended.
-                Err(Errno::ENOMEM) => Err(Error::new(Kind::WrongState, format!("{self}: the jail has ended"))),
+                // The kernel's word for a pid name space whose process 1 has ended, too.
+                Err(Errno::ENOMEM) => {
+                    Err(Error::new(Kind::Kernel, format!("{self}: the jail has ended, or its memory is used up")))
+                }
                 Err(errno) => Err(Error::kernel(step(), errno)),
             },
         }
     }
+}
+
+/// Leaves the caller's supplementary groups, which a user name space may forbid for ever once it is joined.
+///
+/// # Errors
+/// As setgroups(2).
+pub fn leave_groups(joins_users: bool) -> Result<()> {
+    if joins_users { setgroups(&[]).doing(|| "leave the supplementary groups") } else { Ok(()) }
 }
 
 /// Joins name spaces. Those that the caller has no right to are left until the user name space among them gives it: a
@@ -180,6 +194,7 @@ fn join(list: &[Joined], ctx: &mut Ctx) -> Result<()> {
             Err(errno) => Err(Error::kernel(step(), errno)),
         }
     };
+    leave_groups(list.iter().any(|one| one.kind == LinuxNamespaceType::User))?;
     let (user, others): (Vec<_>, Vec<_>) = list.iter().partition(|one| one.kind == LinuxNamespaceType::User);
     let mut refused = Vec::new();
     for one in others {

@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 use sys::{Doing, Error, Kind, Result};
 
@@ -99,6 +100,30 @@ pub fn end(child: &sys::Child) -> Result<()> {
     exit_code(&child.pidfd).map(drop)
 }
 
+/// Ends a child of ours because of `error`, which stays the first thing that is said.
+pub fn end_after(child: &sys::Child, error: Error) -> Error {
+    match end(child) {
+        Ok(()) => error,
+        Err(other) => error.and(other),
+    }
+}
+
+/// Opens a child of ours that another process has made for us. One that cannot be opened is ended.
+///
+/// # Errors
+/// As pidfd_open(2).
+pub fn adopt(pid: Pid) -> Result<sys::Child> {
+    match sys::process::pidfd_open(pid) {
+        Ok(pidfd) => Ok(sys::Child { pid, pidfd }),
+        Err(errno) => {
+            // Nobody has waited for it yet, so that the number is its own.
+            let ended = kill(pid, Signal::SIGKILL).and_then(|()| waitpid(pid, None));
+            let error = Error::kernel(format!("open process {pid}"), errno);
+            Err(ended.doing(|| format!("end process {pid}")).err().map_or(error.clone(), |other| error.and(other)))
+        }
+    }
+}
+
 /// The number of a signal from its name, with or without `SIG`, or its number.
 ///
 /// # Errors
@@ -119,7 +144,7 @@ pub fn signal(word: &str) -> Result<i32> {
         }
     }
     format!("SIG{name}")
-        .parse::<nix::sys::signal::Signal>()
+        .parse::<Signal>()
         .map(|signal| signal as i32)
         .map_err(|_| Error::new(Kind::Invalid, format!("use signal {word:?}: no such signal")))
 }

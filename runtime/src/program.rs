@@ -53,7 +53,11 @@ impl Ask<'_> {
     pub(crate) fn steps(&self, slot: usize) -> Result<Vec<Planned>> {
         let mut steps = Vec::new();
         let mut push = |rank, side, step| steps.push(Planned { rank, side, step });
-        push(self.rank(Rank::Session), Side::Jail, Step::Setting(setting::Step::Session));
+        push(Rank::Session, Side::Jail, Step::Setting(setting::Step::Session));
+        if !self.is_first {
+            // The first leaves the caller's session and terminal before anything of the jail sees this one.
+            push(Rank::Program, Side::Jail, Step::Setting(setting::Step::Session));
+        }
         if self.new_keyring {
             push(Rank::Session, Side::Jail, Step::Setting(setting::Step::Keyring));
         }
@@ -93,7 +97,7 @@ impl Ask<'_> {
         let kind = setting::resource(limit.typ());
         let (name, resource) = (limit.typ().to_string(), kind as u32);
         let (mut soft, mut hard) = (limit.soft(), limit.hard());
-        let most = setting::hard_limit(kind);
+        let (now, most) = setting::limit(kind);
         if hard > most && !self.may_raise {
             crate::log::warn(&format!("{name} stays at {most}: raising it to {hard} needs CAP_SYS_RESOURCE"));
             (soft, hard) = (soft.min(most), most);
@@ -114,7 +118,7 @@ impl Ask<'_> {
         }
         // The clone of the last process is counted, and so is the one that makes it: what is lower comes after that.
         let last = setting::Step::Limit { name: name.clone(), resource, soft, hard };
-        let raise = (hard > most).then(|| usual(hard));
+        let raise = (hard > most || soft > now).then(|| usual(hard));
         raise.into_iter().chain([planned(Rank::Program, Side::Jail, last)]).collect()
     }
 }

@@ -156,7 +156,7 @@ fn directory(path: &CString) -> Result<()> {
     }
 }
 
-/// The highest hard limit that this process may give away without CAP_SYS_RESOURCE.
-pub fn hard_limit(resource: Resource) -> u64 {
-    getrlimit(resource).map_or(u64::MAX, |(_, hard)| hard)
+/// The soft limit of this process, and the hard one, which is the highest that it may give away without CAP_SYS_RESOURCE.
+pub fn limit(resource: Resource) -> (u64, u64) {
+    getrlimit(resource).unwrap_or((u64::MAX, u64::MAX))
 }

@@ -36,8 +36,8 @@ pub fn start(root: &Path, id: &JailId) -> Result<()> {
     let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).doing(step)?;
     let address = UnixAddr::new(&jail::control(&jail.entry)).doing(step)?;
     connect(fd.as_raw_fd(), &address).doing(step)?;
-    let channel = Channel::from(fd);
-    channel.send(&Message::Start, None).doing(step)?;
+    let channel = Channel::new(fd, "process 1");
+    channel.say(&Message::Start, None)?;
     create::started(&channel)?;
     drop(lock);
     let spec = jail.spec()?;

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use caps::{CapSet, Capability, CapsHashSet};
+use nix::errno::Errno;
 use nix::sys::prctl::{set_keepcaps, set_no_new_privs};
 use nix::sys::stat::{Mode, umask};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
@@ -132,7 +133,11 @@ impl Step {
                 }
             }
             Self::KeepCaps => set_keepcaps(true).doing(|| self)?,
-            Self::Groups(groups) => setgroups(groups).doing(|| self)?,
+            Self::Groups(groups) => match setgroups(groups) {
+                // Denied in this user name space for ever, and left before it was joined. See user_namespaces(7).
+                Err(Errno::EPERM) if groups.is_empty() => {}
+                set => set.doing(|| self)?,
+            },
             Self::Group(gid) => setresgid(*gid, *gid, *gid).doing(|| self)?,
             Self::User(uid) => setresuid(*uid, *uid, *uid).doing(|| self)?,
             Self::Capabilities { inheritable, effective, permitted } => {

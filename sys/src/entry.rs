@@ -16,7 +16,7 @@ use nix::errno::Errno;
 /// Makes a function that returns the exit code the whole of the program.
 ///
 /// libc calls it without the start of Rust's library, which looks for the guard page of the stack in /proc/self/maps and
-/// prepares to tell of an overflow: 17 system calls. [`begin`] does the two things of it that matter.
+/// prepares to tell of an overflow: 17 system calls. [`begin`] does what of it matters.
 #[macro_export]
 macro_rules! program {
     ($main:path) => {
@@ -31,8 +31,9 @@ macro_rules! program {
     };
 }
 
-/// Sees to it that 0, 1 and 2 are open, so that no other file gets these numbers, and that a reader who has gone away is
-/// an error of write(2) and no death in the middle of a jail's making.
+/// Sees to it that 0, 1 and 2 are open, so that no other file gets these numbers; that a reader who has gone away is an
+/// error of write(2) and no death in the middle of a jail's making; and that children wait until they are waited for, also
+/// where the caller ignores SIGCHLD.
 pub fn begin() {
     for fd in 0..=2 {
         // SAFETY: no memory of ours is passed but a C string; a new descriptor takes the lowest number, which is this one.
@@ -43,8 +44,11 @@ pub fn begin() {
             }
         }
     }
-    // SAFETY: SIG_IGN runs no code of ours.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+    // SAFETY: neither runs code of ours.
+    unsafe {
+        libc::signal(libc::SIGPIPE, libc::SIG_IGN);
+        libc::signal(libc::SIGCHLD, libc::SIG_DFL);
+    }
 }
 
 /// In the environment of the second start only. A caller who sets it gains nothing: the mount is looked at as well.

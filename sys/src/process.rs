@@ -65,7 +65,8 @@ pub fn clone3(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> nix::Result<Fork> {
     }
 }
 
-/// The number of a process that a child of ours makes in our place: a page of memory that we share with that child.
+/// The number of a process that a child of ours makes in our place: a page of memory that we share with that child, and
+/// with nobody else: not with the process that is made, which others may be able to write into.
 #[derive(Debug)]
 pub struct Birth(NonNull<AtomicI32>);
 
@@ -81,7 +82,11 @@ impl Birth {
         if page == libc::MAP_FAILED {
             return Err(Errno::last());
         }
-        NonNull::new(page.cast()).map(Self).ok_or(Errno::ENOMEM)
+        let birth = NonNull::new(page.cast()).map(Self).ok_or(Errno::ENOMEM)?;
+        // Touched here: the kernel drops the number where there is no memory for it.
+        // SAFETY: just mapped, and zeroed, which is a number like any other.
+        unsafe { birth.0.as_ref() }.store(0, Ordering::Release);
+        Ok(birth)
     }
 
     /// Which process was made, as its maker's pid name space counts; `None` before.
@@ -109,6 +114,9 @@ impl Drop for Birth {
 pub fn clone_sibling(flags: u64, birth: &Birth) -> nix::Result<ForkResult> {
     let flags = flags | (libc::CLONE_PARENT | libc::CLONE_PARENT_SETTID | libc::SIGCHLD) as u64;
     let nothing = std::ptr::null::<libc::c_void>();
+    // SAFETY: the page stays as it is for this process; its children do not get it.
+    let kept = unsafe { libc::madvise(birth.0.as_ptr().cast(), size_of::<AtomicI32>(), libc::MADV_DONTFORK) };
+    Errno::result(kept)?;
     // SAFETY: as in `clone3`; the kernel writes one int to the shared page, before the new process runs.
     let ret = unsafe { libc::syscall(libc::SYS_clone, flags, nothing, birth.0.as_ptr(), nothing, nothing) };
     match Errno::result(ret)? {
