@@ -103,7 +103,10 @@ impl Look<'_> {
             lines => point.faults.push(format!("{lines} lines of error: {:?}", done.err)),
         }
         // What `run` cannot remove once its program has run is as after a delete that failed: the next one ends it.
-        let ran = || matches!(self.bundle.status().as_deref(), Some("running" | "stopped"));
+        let ran = || {
+            matches!(self.bundle.status().as_deref(), Some("running" | "stopped"))
+                || done.err.contains("cannot remove ")
+        };
         if self.sweep.verb == Verb::Create || (self.sweep.verb == Verb::Run && !ran()) {
             point.faults.extend(self.left().into_iter().map(|what| format!("at once: {what}")));
         }
