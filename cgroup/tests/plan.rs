@@ -70,7 +70,7 @@ fn v1_has_a_directory_in_each_hierarchy_and_enters_all() {
         "Cgroup: copy the parent's CPUs and memory nodes to /cg/cpuset/a",
         "Cgroup: open tasks of /cg/cpuset/a",
         "Cgroup: make cgroup /cg/devices/a",
-        "Meanwhile: write 1 device rules in /cg/devices/a",
+        "Cgroup: write 1 device rules in /cg/devices/a",
         "Cgroup: open tasks of /cg/devices/a",
         "Cgroup: make cgroup /cg/pids/a",
         "Cgroup: open tasks of /cg/pids/a",
