@@ -15,7 +15,7 @@ use sys::{Child, Doing, Error, Kind, Result};
 use crate::channel::{Channel, Message};
 use crate::create::started;
 use crate::init::{self, Starter};
-use crate::jail::{Jail, Status};
+use crate::jail::Jail;
 use crate::namespace::{self, has};
 use crate::pid_file::PidFile;
 use crate::plan::{Plan, Planned, Step};
@@ -57,9 +57,7 @@ pub fn exec(request: &Request, process: impl FnOnce(&Spec) -> Result<Process>) -
     let store = Store::open(&request.root)?;
     let jail = Jail::open(store.as_ref(), &request.id)?;
     let step = || format!("exec in {}", request.id);
-    // One that is being made has still the host's root.
-    let is_there = matches!(jail.status().0, Status::Created | Status::Running);
-    let Some(pidfd) = jail.open_process()?.filter(|_| is_there) else {
+    let Some(pidfd) = jail.open_whole()? else {
         return Err(Error::new(Kind::WrongState, format!("{}: container not running", step())));
     };
     let spec = jail.spec()?;

@@ -207,6 +207,16 @@ impl Jail {
         }
     }
 
+    /// A descriptor of process 1 of a jail that is wholly made: one that is being made has still the host's root.
+    ///
+    /// # Errors
+    /// As pidfd_open(2).
+    pub fn open_whole(&self) -> Result<Option<OwnedFd>> {
+        let pidfd = self.process().map(|process| process.open()).transpose()?.flatten();
+        // As above: asked after it was opened.
+        Ok(pidfd.filter(|_| matches!(self.status().0, Status::Created | Status::Running)))
+    }
+
     /// Sends a signal to process 1, or to all.
     ///
     /// # Errors
