@@ -126,6 +126,35 @@ fn containerd_runs_execs_kills_and_deletes_a_container() {
 }
 
 #[test]
+fn containerd_pauses_resumes_and_lists_the_processes_of_a_container() {
+    let Some(containerd) = Containerd::start() else { return };
+    let before = Host::snapshot(&containerd.bundle.id, &[]);
+    let id = containerd.id("pause");
+    containerd.run(&["--detach"], &id, &["sh", "-c", "sleep 1000 & sleep 1000"]).ok();
+    // A line of `task ls` is name, number and status; `task ps` has a header.
+    let status = || {
+        let list = containerd.ctr(&["task", "ls"]).ok();
+        let line = list.lines().find(|line| line.starts_with(&id)).unwrap_or_default();
+        line.split_whitespace().nth(2).unwrap_or_default().to_owned()
+    };
+    tests::wait_for("both processes", || containerd.ctr(&["task", "ps", &id]).ok().lines().count() == 3);
+    containerd.ctr(&["task", "pause", &id]).ok();
+    assert_eq!(status(), "PAUSED");
+    let exec = containerd.ctr(&["task", "exec", "--exec-id", "e1", &id, "true"]);
+    assert!(!exec.is_ok() && exec.err.contains("paused"), "{exec}");
+    containerd.ctr(&["task", "resume", &id]).ok();
+    assert_eq!(status(), "RUNNING");
+    containerd.ctr(&["task", "exec", "--exec-id", "e2", &id, "true"]).ok();
+    containerd.ctr(&["task", "pause", &id]).ok();
+    containerd.ctr(&["task", "kill", "--signal", "SIGKILL", &id]).ok();
+    tests::wait_for("the end", || status() == "STOPPED");
+    containerd.ctr(&["task", "rm", &id]);
+    containerd.ctr(&["container", "rm", &id]).ok();
+    containerd.assert_nothing_left(&id);
+    before.assert_unchanged();
+}
+
+#[test]
 fn containerd_gets_the_exit_code_and_the_output() {
     let Some(containerd) = Containerd::start() else { return };
     let id = containerd.id("code");

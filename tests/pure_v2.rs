@@ -115,6 +115,30 @@ ls -A /run/jail; find /sys/fs/cgroup -mindepth 1 -type d";
 }
 
 #[test]
+fn a_jail_is_frozen_by_its_cgroup_and_dies_of_sigkill_all_the_same() {
+    let script = "$j run --bundle b --detach ice < /dev/null; c=/sys/fs/cgroup/test; status() { $j state ice | grep '\"status'; }
+$j pause ice; status; grep frozen $c/cgroup.events; $j pause ice 2>&1 || true; $j exec ice true 2>&1 || true
+before=$(cat b/rootfs/count); sleep 0.3; [ $before = $(cat b/rootfs/count) ]; [ \"$($j ps --format json ice)\" = \"[$(sort -n -T /run $c/cgroup.procs | paste -sd,)]\" ]
+$j resume ice; status; grep frozen $c/cgroup.events; sleep 0.3; [ $before != $(cat b/rootfs/count) ]
+$j pause ice; $j kill ice KILL; until status | grep -q stopped; do sleep 0.05; done; $j delete ice
+$j create --bundle b ice < /dev/null; $j pause ice; $j start ice 2>&1 || true; $j delete --force ice
+find /sys/fs/cgroup -mindepth 1 -type d";
+    let command = "n=0; while :; do n=$((n + 1)); echo $n > /count; sleep 0.05; done";
+    let mut config = config(command);
+    config["root"]["readonly"] = json!(false);
+    let Some(said) = on_pure_v2(&config, script) else { return };
+    let expected = "  \"status\": \"paused\"
+frozen 1
+jail: cannot pause ice: container not running: it is paused
+jail: cannot exec in ice: the container is paused (`jail resume ice` lets it run)
+  \"status\": \"running\"
+frozen 0
+jail: cannot start ice: it is paused, not created
+";
+    assert_eq!((said.out.replace("\",", "\""), said.code.trim()), (expected.to_owned(), "0"), "{}", said.err);
+}
+
+#[test]
 fn a_killed_create_leaves_nothing_behind_one_delete() {
     let script = "$j create --bundle b kill < /dev/null; $j delete --force kill
 for n in $(seq 10); do $j create --bundle b kill < /dev/null & p=$!

@@ -28,7 +28,8 @@ pub struct Hierarchy {
 pub struct Layout {
     /// The one tree of v2.
     pub v2: Option<Hierarchy>,
-    /// The trees of v1, `freezer` last: objects are undone newest first, and nothing dies while it is frozen.
+    /// The trees of v1, `freezer` last: objects are undone newest first, and nothing dies while it is frozen. That it is
+    /// last, and v2 the first, is also how [`crate::freezer`] finds them.
     pub v1: Vec<Hierarchy>,
 }
 

@@ -1,12 +1,14 @@
 //! Control groups of v1, v2 and both at once, through their file systems.
 //!
-//! [`plan`] says what to do, [`Step`] does it, [`object`] undoes it; [`process`] is about who is inside.
+//! [`plan`] says what to do, [`Step`] does it, [`object`] undoes it; [`process`] is about who is inside, and
+//! [`freezer`] stops and wakes them.
 //! Sources: cgroups(7), the kernel's admin-guide/cgroup-v1 and admin-guide/cgroup-v2, the OCI runtime specification's
 //! config-linux.
 #![forbid(unsafe_code)]
 
 mod bpf;
 mod device;
+pub mod freezer;
 pub mod layout;
 mod limit;
 pub mod object;

@@ -19,8 +19,8 @@ use nix::unistd::Pid;
 use sys::process::{pidfd_open, pidfd_send_signal};
 use sys::{Doing, Error, Kind, Result};
 
-use crate::object;
 use crate::step::write;
+use crate::{freezer, object};
 
 /// How many rounds of signals are sent: each reaches the children that were born during the one before.
 const ROUNDS: usize = 16;
@@ -103,13 +103,13 @@ pub(crate) fn kill_tree(dir: &Path, deadline: Instant) -> Result<()> {
     }
     loop {
         let dirs = tree(dir);
-        dirs.iter().for_each(|dir| thaw(dir));
+        dirs.iter().for_each(|dir| freezer::thaw_directory(dir));
         let pids = members(&dirs);
         if pids.is_empty() {
             return Ok(());
         }
-        if let Some(left) = left(dir, deadline) {
-            return Err(left);
+        if Instant::now() >= deadline {
+            return Err(left(dir));
         }
         for fd in send(&pids, || members(&tree(dir)), libc::SIGKILL)? {
             wait(fd.as_fd(), PollFlags::POLLIN, deadline).doing(step)?;
@@ -118,30 +118,39 @@ pub(crate) fn kill_tree(dir: &Path, deadline: Instant) -> Result<()> {
 }
 
 /// The file is not there, or its cgroup was removed while it was open.
-fn is_gone(error: &std::io::Error) -> bool {
+pub(crate) fn is_gone(error: &std::io::Error) -> bool {
     matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::ENOENT | Errno::ENODEV))
 }
 
 /// Waits until v2 says that nothing alive is in `dir` and below.
 fn await_empty(dir: &Path, deadline: Instant) -> Result<()> {
+    match await_event(dir, "populated 0", deadline)? {
+        true => Ok(()),
+        false => Err(left(dir)),
+    }
+}
+
+/// Waits until `line` is in cgroup.events of `dir`, a directory of v2; `false` where it is not at `deadline`. A directory
+/// that is gone has nothing to wait for.
+pub(crate) fn await_event(dir: &Path, line: &str, deadline: Instant) -> Result<bool> {
     let path = dir.join("cgroup.events");
     let step = || format!("read {}", path.display());
     let mut file = match File::open(&path) {
-        Err(error) if is_gone(&error) => return Ok(()),
+        Err(error) if is_gone(&error) => return Ok(true),
         file => file.doing(step)?,
     };
     loop {
         let mut text = String::new();
         file.rewind().doing(step)?;
         match file.read_to_string(&mut text) {
-            Err(error) if is_gone(&error) => return Ok(()),
+            Err(error) if is_gone(&error) => return Ok(true),
             read => read.doing(step)?,
         };
-        if text.lines().any(|line| line == "populated 0") {
-            return Ok(());
+        if text.lines().any(|found| found == line) {
+            return Ok(true);
         }
-        if let Some(left) = left(dir, deadline) {
-            return Err(left);
+        if Instant::now() >= deadline {
+            return Ok(false);
         }
         // The kernel wakes this at every change since the last read: admin-guide/cgroup-v2, "[Un]populated".
         wait(file.as_fd(), PollFlags::POLLPRI, deadline).doing(step)?;
@@ -159,20 +168,10 @@ fn wait(fd: std::os::fd::BorrowedFd<'_>, what: PollFlags, deadline: Instant) -> 
     }
 }
 
-/// What is to be said when `deadline` is over.
-fn left(dir: &Path, deadline: Instant) -> Option<Error> {
-    (Instant::now() >= deadline).then(|| {
-        let who = holders_of(dir).join(", ");
-        Error::new(Kind::Kernel, format!("kill the processes in {}: {who} did not end in time", dir.display()))
-    })
-}
-
-/// Lets frozen processes run. Where there is no freezer, or nothing is frozen, nothing happens.
-pub(crate) fn thaw(dir: &Path) {
-    for (file, text) in [("freezer.state", "THAWED"), ("cgroup.freeze", "0")] {
-        // Best effort: who waits for the processes names them if this was in vain.
-        let _ = write(&dir.join(file), text);
-    }
+/// What is to be said of those that did not end.
+fn left(dir: &Path) -> Error {
+    let who = holders_of(dir).join(", ");
+    Error::new(Kind::Kernel, format!("kill the processes in {}: {who} did not end in time", dir.display()))
 }
 
 /// `dir` and every directory below it, each before its children; none where it is gone.
@@ -215,10 +214,24 @@ fn numbers(dirs: &[PathBuf]) -> Vec<Pid> {
 
 /// Every process in `dir` and below as `123 (sleep)`.
 pub(crate) fn holders_of(dir: &Path) -> Vec<String> {
-    let name = |pid: Pid| match fs::read_to_string(format!("/proc/{pid}/comm")) {
+    numbers(&tree(dir)).into_iter().map(name).collect()
+}
+
+/// Those of `dir` and below of which a thread waits in the kernel for what no signal ends: state D of proc(5).
+pub(crate) fn uninterruptible(dir: &Path) -> Vec<String> {
+    let waits = |thread: &PathBuf| {
+        fs::read_to_string(thread.join("status"))
+            .is_ok_and(|text| text.lines().any(|line| line.starts_with("State:\tD")))
+    };
+    let mut found = members(&tree(dir));
+    found.retain(|pid| below(Path::new(&format!("/proc/{pid}/task"))).iter().any(waits));
+    found.into_iter().map(name).collect()
+}
+
+fn name(pid: Pid) -> String {
+    match fs::read_to_string(format!("/proc/{pid}/comm")) {
         Ok(comm) => format!("{pid} ({})", comm.trim_end()),
         Err(_) if pid.as_raw() == 0 => "a process of another pid name space".to_owned(),
         Err(_) => pid.to_string(),
-    };
-    numbers(&tree(dir)).into_iter().map(name).collect()
+    }
 }

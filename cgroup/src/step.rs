@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use sys::{Doing, Error, Kind, Result};
 
 use crate::object::{self, KIND, Mark};
-use crate::process;
+use crate::{freezer, process};
 
 /// How often a directory is tried again whose parent another jail has just removed, because it was empty: each try
 /// makes the parent again, and to lose this often against others needs as many jails that end at this moment.
@@ -229,7 +229,7 @@ fn adopt(of: &Directory, step: &Step) -> Result<bool> {
         return taken(format!("process {first} is in it"));
     }
     // A process that enters a frozen one would not come as far as saying why it hangs.
-    process::thaw(&of.path);
+    freezer::thaw_directory(&of.path);
     object::set_mark(&of.path, &of.mark).doing(|| step)?;
     Ok(true)
 }

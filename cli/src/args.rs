@@ -70,6 +70,10 @@ pub(crate) enum Command {
     Exec(Exec),
     /// Send a signal to a jail
     Kill(Kill),
+    /// Freeze all processes of a jail
+    Pause(Named),
+    /// Let a paused jail run again
+    Resume(Named),
     /// Remove a stopped jail
     Delete(Delete),
     /// Remove what interrupted verbs have left
@@ -79,6 +83,8 @@ pub(crate) enum Command {
     /// Show all jails
     #[command(visible_alias = "ls")]
     List(List),
+    /// Show the processes of a jail
+    Ps(Ps),
     /// Write a config.json to start from
     Spec(Spec),
 }
@@ -219,6 +225,18 @@ pub(crate) struct List {
 pub(crate) enum Show {
     Table,
     Json,
+}
+
+#[derive(Debug, Group)]
+pub(crate) struct Ps {
+    /// How to show them; as JSON, their numbers only
+    #[arg(short, long, value_enum, default_value_t = Show::Table)]
+    pub(crate) format: Show,
+    /// Name of the jail
+    pub(crate) id: String,
+    /// Options for ps(1), in the place of -ef
+    #[arg(value_name = "PS-ARGS", trailing_var_arg = true, allow_hyphen_values = true)]
+    pub(crate) options: Vec<OsString>,
 }
 
 #[derive(Debug, Group)]

@@ -6,7 +6,7 @@ use base::JailId;
 use runtime::bundle::{self, Bundle};
 use runtime::create::{self, Request};
 use runtime::foreground::{self, Signals};
-use runtime::{exec, friendly, jail, process, protect};
+use runtime::{exec, friendly, jail, pause, process, protect};
 use sys::{Error, Result};
 
 use crate::args::{self, Create, Delete, Exec, Globals, Kill, Named, Run};
@@ -141,6 +141,16 @@ pub(crate) fn kill(globals: &Globals, verb: &Kill) -> Result<i32> {
     let signal = process::signal(&verb.signal)?;
     let store = runtime::store::Store::open(&globals.root)?;
     jail::Jail::open(store.as_ref(), &JailId::new(&verb.id)?)?.kill(signal, verb.all).map(|()| 0)
+}
+
+/// `pause`.
+pub(crate) fn pause(globals: &Globals, verb: &Named) -> Result<i32> {
+    pause::pause(&globals.root, &JailId::new(&verb.id)?).map(|()| 0)
+}
+
+/// `resume`.
+pub(crate) fn resume(globals: &Globals, verb: &Named) -> Result<i32> {
+    pause::resume(&globals.root, &JailId::new(&verb.id)?).map(|()| 0)
 }
 
 /// `delete`.

@@ -1,15 +1,17 @@
 //! The verbs that only look.
 
+use std::ffi::OsString;
 use std::io::Write;
+use std::process::{Command, Stdio};
 
 use base::JailId;
-use nix::unistd::{Uid, User};
+use nix::unistd::{Pid, Uid, User};
 use runtime::jail::{self, Jail, Status, Summary};
 use runtime::store::Store;
 use serde_json::{Value, json};
 use sys::{Doing, Error, Kind, Result};
 
-use crate::args::{Globals, List, Named, Show, Spec};
+use crate::args::{Globals, List, Named, Ps, Show, Spec};
 use crate::show;
 
 /// `state`: the OCI document.
@@ -74,6 +76,43 @@ pub(crate) fn list(globals: &Globals, verb: &List) -> Result<i32> {
         ]
     });
     show::print(&show::table(&["ID", "PID", "STATUS", "BUNDLE", "CREATED", "OWNER"], rows))
+}
+
+/// `ps`: numbers of the host, or the lines that its ps(1) has for them.
+pub(crate) fn ps(globals: &Globals, verb: &Ps) -> Result<i32> {
+    let store = Store::open(&globals.root)?;
+    let jail = Jail::open(store.as_ref(), &JailId::new(&verb.id)?)?;
+    if verb.format == Show::Json {
+        let pids: Vec<_> = jail.processes().into_iter().map(Pid::as_raw).collect();
+        return show::print(&format!("{}\n", json!(pids)));
+    }
+    let all = host_ps(&verb.options)?;
+    // Asked after ps has looked, so that a number of the jail's that another process got since is not taken for it.
+    let pids = jail.processes();
+    let mut lines = all.lines();
+    let head = lines.next().unwrap_or_default();
+    let Some(column) = head.split_whitespace().position(|word| word == "PID") else {
+        let step = format!("show the processes of {}", jail.entry.id);
+        return Err(Error::invalid(format!("{step}: what ps shows with these options has no column PID")));
+    };
+    let pid = |line: &str| line.split_whitespace().nth(column)?.parse().ok().map(Pid::from_raw);
+    let rows = lines.filter(|line| pid(line).is_some_and(|pid| pids.contains(&pid)));
+    show::print(&std::iter::once(head).chain(rows).map(|line| format!("{line}\n")).collect::<String>())
+}
+
+/// What ps(1) of the host says with `options`.
+fn host_ps(options: &[OsString]) -> Result<String> {
+    let usual = [OsString::from("-ef")];
+    let options = if options.is_empty() { &usual } else { options };
+    let done = Command::new("ps").args(options).stdin(Stdio::null()).output().doing(|| "run ps")?;
+    if done.status.success() {
+        return Ok(String::from_utf8_lossy(&done.stdout).into_owned());
+    }
+    // After the reason it goes on with how it is used.
+    let said = String::from_utf8_lossy(&done.stderr);
+    let line = said.lines().map(str::trim).find(|line| !line.is_empty());
+    let why = line.map_or_else(|| done.status.to_string(), |line| line.trim_start_matches("error: ").to_owned());
+    Err(Error::invalid(format!("run ps: {why}")))
 }
 
 /// `spec`.

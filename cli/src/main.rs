@@ -41,10 +41,13 @@ fn run(globals: &Globals, command: Command) -> Result<i32> {
         Command::Run(verb) => life::run(globals, &verb),
         Command::Exec(verb) => life::exec(globals, verb),
         Command::Kill(verb) => life::kill(globals, &verb),
+        Command::Pause(verb) => life::pause(globals, &verb),
+        Command::Resume(verb) => life::resume(globals, &verb),
         Command::Delete(verb) => life::delete(globals, &verb),
         Command::Cleanup => life::cleanup(globals),
         Command::State(verb) => look::state(globals, &verb),
         Command::List(verb) => look::list(globals, &verb),
+        Command::Ps(verb) => look::ps(globals, &verb),
         Command::Spec(verb) => look::spec(&verb),
     }
 }

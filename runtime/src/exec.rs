@@ -52,7 +52,7 @@ pub struct Running {
 /// never meets one that can do more than the program.
 ///
 /// # Errors
-/// `WrongState` where the jail does not run; why the program could not be started. Nothing of it is left then.
+/// `WrongState` where the jail does not run or is paused; why the program could not be started. Nothing of it is left then.
 pub fn exec(request: &Request, process: impl FnOnce(&Spec) -> Result<Process>) -> Result<Running> {
     let store = Store::open(&request.root)?;
     let jail = Jail::open(store.as_ref(), &request.id)?;
@@ -60,6 +60,11 @@ pub fn exec(request: &Request, process: impl FnOnce(&Spec) -> Result<Process>) -
     let Some(pidfd) = jail.open_whole()? else {
         return Err(Error::new(Kind::WrongState, format!("{}: container not running", step())));
     };
+    if jail.is_paused() {
+        // Its process would be born frozen, and nobody would be told until the jail is resumed.
+        let why = format!("the container is paused (`jail resume {}` lets it run)", request.id);
+        return Err(Error::new(Kind::WrongState, format!("{}: {why}", step())));
+    }
     let spec = jail.spec()?;
     let cache = store.as_ref().map(Store::cache).transpose()?;
     let document = process(&spec)?;

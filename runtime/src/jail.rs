@@ -30,6 +30,8 @@ pub enum Status {
     Created,
     /// Its program runs.
     Running,
+    /// It is frozen, its program started or not yet.
+    Paused,
     /// Its program has ended.
     Stopped,
     /// It cannot be told, for this reason.
@@ -42,6 +44,7 @@ impl fmt::Display for Status {
             Self::Creating => "creating",
             Self::Created => "created",
             Self::Running => "running",
+            Self::Paused => "paused",
             Self::Stopped => "stopped",
             Self::Broken(_) => "broken",
         })
@@ -107,6 +110,16 @@ impl Jail {
         // Whoever makes or deletes it keeps the folder locked; only then can it rightly be without these.
         let busy = (!made || state.is_err()) && entry.is_busy()?;
         Ok(Self { entry, state, held, records, damaged, busy })
+    }
+
+    /// Reads a jail that no other verb changes until the lock that comes with it is dropped.
+    ///
+    /// # Errors
+    /// As [`Jail::open`], and where the lock cannot be had.
+    pub fn open_locked(store: Option<&Store>, id: &JailId) -> Result<(Self, OwnedFd)> {
+        let lock = Self::open(store, id)?.entry.lock()?;
+        // Read again under the lock: what was read before may be old.
+        Ok((Self::open(store, id)?.locked(), lock))
     }
 
     /// The same, known by a caller who has the lock himself: nobody is making it any more.
@@ -178,6 +191,7 @@ impl Jail {
         }
         let process = self.process().filter(|process| process.is_alive() && self.is_inside(*process));
         match process.map(|process| Pid::from_raw(process.pid)) {
+            Some(pid) if self.is_made() && self.is_paused() => (Status::Paused, Some(pid)),
             // The state is held until process 1 becomes the program.
             Some(pid) if !self.held => (Status::Running, Some(pid)),
             Some(pid) if self.is_made() => (Status::Created, Some(pid)),
@@ -185,6 +199,16 @@ impl Jail {
             _ if self.busy => (Status::Creating, None),
             _ => (Status::Broken("its creation was interrupted".to_owned()), None),
         }
+    }
+
+    /// Whether its cgroups are frozen.
+    pub fn is_paused(&self) -> bool {
+        cgroup::freezer::is_frozen(&self.objects())
+    }
+
+    /// Every process of it, as the caller's pid name space counts, in ascending order.
+    pub fn processes(&self) -> Vec<Pid> {
+        cgroup::processes(&self.objects())
     }
 
     /// Whether a process is in the jail's cgroups: its number and start time alone could be another's after a reboot,
@@ -214,14 +238,23 @@ impl Jail {
     pub fn open_whole(&self) -> Result<Option<OwnedFd>> {
         let pidfd = self.process().map(|process| process.open()).transpose()?.flatten();
         // As above: asked after it was opened.
-        Ok(pidfd.filter(|_| matches!(self.status().0, Status::Created | Status::Running)))
+        Ok(pidfd.filter(|_| matches!(self.status().0, Status::Created | Status::Running | Status::Paused)))
     }
 
-    /// Sends a signal to process 1, or to all.
+    /// Sends a signal to process 1, or to all. To a paused jail it comes when that is resumed; SIGKILL resumes it, since
+    /// on v1 a frozen process does not even die.
     ///
     /// # Errors
     /// `WrongState` where it does not run.
     pub fn kill(&self, signal: i32, all: bool) -> Result<()> {
+        self.signal(signal, all)?;
+        if signal == nix::libc::SIGKILL {
+            cgroup::freezer::release(&self.objects())?;
+        }
+        Ok(())
+    }
+
+    fn signal(&self, signal: i32, all: bool) -> Result<()> {
         let step = || format!("kill {}", self.entry.id);
         if all {
             return cgroup::kill_all(&self.objects(), signal);

@@ -17,6 +17,7 @@ pub mod jail;
 mod journal;
 pub mod log;
 mod namespace;
+pub mod pause;
 mod pid_file;
 pub mod plan;
 pub mod planner;

@@ -60,6 +60,18 @@ impl Process {
     }
 }
 
+/// Whether SIGKILL waits for a process that does not run.
+///
+/// Source: proc_pid_status(5), `SigPnd` and `ShdPnd`.
+pub fn is_doomed(pid: Pid) -> bool {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let set = |line: &str| {
+        let hex = line.strip_prefix("SigPnd:\t").or_else(|| line.strip_prefix("ShdPnd:\t"))?;
+        u64::from_str_radix(hex, 16).ok()
+    };
+    status.lines().filter_map(set).any(|set| set >> (nix::libc::SIGKILL - 1) & 1 == 1)
+}
+
 /// Waits until the process of `pidfd` has ended, at most `limit`; `None` waits for ever.
 ///
 /// # Errors

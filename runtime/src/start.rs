@@ -20,9 +20,7 @@ use crate::store::{Entry, Store};
 /// `WrongState` where it is not created; why the program could not be started.
 pub fn start(root: &Path, id: &JailId) -> Result<()> {
     let store = Store::open(root)?;
-    let jail = Jail::open(store.as_ref(), id)?;
-    let lock = jail.entry.lock()?;
-    let jail = Jail::open(store.as_ref(), id)?.locked();
+    let (jail, lock) = Jail::open_locked(store.as_ref(), id)?;
     let step = || format!("start {id}");
     let pid = match jail.status() {
         (Status::Created, pid) => pid,
