@@ -12,6 +12,7 @@ mod devices;
 mod escape;
 mod exec;
 mod fault;
+mod features;
 mod filter;
 mod harness;
 mod hooks;

@@ -87,6 +87,8 @@ pub(crate) enum Command {
     Ps(Ps),
     /// Write a config.json to start from
     Spec(Spec),
+    /// Show what this program can do, as JSON
+    Features,
 }
 
 // A verb that takes a name and nothing else.

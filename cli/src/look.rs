@@ -128,3 +128,8 @@ pub(crate) fn spec(verb: &Spec) -> Result<i32> {
     file.write_all(format!("{:#}\n", runtime::friendly::template()).as_bytes()).doing(step)?;
     Ok(0)
 }
+
+/// `features`: the OCI document.
+pub(crate) fn features() -> Result<i32> {
+    show::print(&format!("{:#}\n", json!(runtime::features::document())))
+}

@@ -49,5 +49,6 @@ fn run(globals: &Globals, command: Command) -> Result<i32> {
         Command::List(verb) => look::list(globals, &verb),
         Command::Ps(verb) => look::ps(globals, &verb),
         Command::Spec(verb) => look::spec(&verb),
+        Command::Features => look::features(),
     }
 }

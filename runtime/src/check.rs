@@ -4,6 +4,20 @@ use crate::namespace::word;
 use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
 use sys::{Error, Result};
 
+/// The newest version of the specification whose words this program knows.
+pub const VERSION: &str = "1.2.1";
+
+/// The kinds of name spaces that a jail can have.
+pub const NAMESPACES: [LinuxNamespaceType; 7] = [
+    LinuxNamespaceType::Cgroup,
+    LinuxNamespaceType::Ipc,
+    LinuxNamespaceType::Mount,
+    LinuxNamespaceType::Network,
+    LinuxNamespaceType::Pid,
+    LinuxNamespaceType::User,
+    LinuxNamespaceType::Uts,
+];
+
 /// Checks everything that needs no host to be judged.
 ///
 /// # Errors
@@ -125,8 +139,9 @@ fn linux(spec: &Spec) -> Result<()> {
         }
         seen.push(namespace.typ());
         match namespace.typ() {
-            LinuxNamespaceType::Time => {
-                return Err(Error::unsupported(format!("use {at}: time name spaces are not carried out yet")));
+            kind if !NAMESPACES.contains(&kind) => {
+                let kind = word(kind);
+                return Err(Error::unsupported(format!("use {at}: {kind} name spaces are not carried out yet")));
             }
             LinuxNamespaceType::Mount if namespace.path().is_some() => {
                 return Err(Error::unsupported(format!("use {at}: joining a mount name space is not carried out yet")));

@@ -53,7 +53,7 @@ fn mounts() -> Value {
 pub fn template() -> Value {
     let caps: Vec<String> = secmodel::caps::DEFAULT.iter().map(ToString::to_string).collect();
     json!({
-        "ociVersion": "1.2.0",
+        "ociVersion": crate::check::VERSION,
         "process": {
             "terminal": true,
             "user": { "uid": 0, "gid": 0 },

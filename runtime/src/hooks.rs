@@ -32,6 +32,16 @@ pub enum Moment {
 }
 
 impl Moment {
+    /// All of them, in their order in the life of a jail.
+    pub const ALL: [Self; 6] = [
+        Self::Prestart,
+        Self::CreateRuntime,
+        Self::CreateContainer,
+        Self::StartContainer,
+        Self::Poststart,
+        Self::Poststop,
+    ];
+
     /// The specification's word.
     pub fn key(self) -> &'static str {
         match self {

@@ -9,6 +9,7 @@ mod console;
 pub mod create;
 mod document;
 pub mod exec;
+pub mod features;
 pub mod foreground;
 pub mod friendly;
 mod hooks;

@@ -85,6 +85,14 @@ impl Reach {
     }
 }
 
+/// The capabilities that this program and the running kernel know, in the kernel's order.
+pub fn known() -> Vec<Capability> {
+    let known = |cap: &Capability| caps::has_cap(None, CapSet::Bounding, *cap).is_ok();
+    let mut all: Vec<_> = caps::all().into_iter().filter(known).collect();
+    all.sort_unstable_by_key(Capability::index);
+    all
+}
+
 /// The sets of a spec as far as `reach` goes, and one sentence for each capability that is left out, with its place.
 ///
 /// Left out is what the kernel would refuse with EPERM: effective beyond permitted, ambient beyond permitted or

@@ -11,6 +11,7 @@ mod newcall;
 pub mod profile;
 mod prologue;
 pub mod seccomp;
+pub mod support;
 
 pub use self::caps::{Caps, Reach};
 pub use confinement::{Confinement, Step, plan};

@@ -31,7 +31,7 @@ pub struct Filter {
 }
 
 /// The architectures of OCI and of libseccomp. The number of an OCI one is AUDIT_ARCH_* of linux/audit.h, but for x32.
-const ARCHITECTURES: &[(Arch, ScmpArch)] = &[
+pub(crate) const ARCHITECTURES: &[(Arch, ScmpArch)] = &[
     (Arch::ScmpArchX86, ScmpArch::X86),
     (Arch::ScmpArchX86_64, ScmpArch::X8664),
     (Arch::ScmpArchX32, ScmpArch::X32),
@@ -95,7 +95,7 @@ fn listener(pointer: &str) -> Error {
 }
 
 /// The flags for the kernel. TSYNC says nothing here, since there is one thread.
-fn flags(profile: &LinuxSeccomp) -> Result<u32> {
+pub(crate) fn flags(profile: &LinuxSeccomp) -> Result<u32> {
     if profile.listener_path().is_some() {
         return Err(listener("listenerPath"));
     }
@@ -115,7 +115,7 @@ fn flags(profile: &LinuxSeccomp) -> Result<u32> {
     })
 }
 
-fn action(action: LinuxSeccompAction, value: Option<u32>, pointer: &str) -> Result<ScmpAction> {
+pub(crate) fn action(action: LinuxSeccompAction, value: Option<u32>, pointer: &str) -> Result<ScmpAction> {
     let value = u16::try_from(value.unwrap_or(Errno::EPERM as u32))
         .map_err(|_| Error::invalid(format!("compile /linux/seccomp/{pointer}: its return value is above 65535")))?;
     Ok(match action {

@@ -23,6 +23,9 @@ pub struct Options {
     pub data: Vec<(CString, Option<CString>)>,
 }
 
+/// What makes a bind mount, and whether of all below too.
+const BIND: &[(&str, bool)] = &[("bind", false), ("rbind", true)];
+
 /// The attributes that mount_setattr(2) has, with the word that sets and the word that clears each.
 const ATTRIBUTES: &[(&str, &str, u64)] = &[
     ("ro", "rw", libc::MOUNT_ATTR_RDONLY),
@@ -53,10 +56,24 @@ pub(crate) const PROPAGATION: &[(&str, u64)] = &[
 ];
 
 /// Words that the kernel keeps in the superblock, whatever the file system.
-const SUPERBLOCK: &[&str] = &["sync", "async", "dirsync", "lazytime", "nolazytime", "silent"];
+const SUPERBLOCK: &[&str] = &["sync", "async", "dirsync", "lazytime", "nolazytime"];
 
-/// Words that are accepted and mean nothing to today's kernels.
-const NOTHING: &[&str] = &["defaults", "mand", "nomand", "iversion", "noiversion", "loud"];
+/// Words that are accepted and mean nothing to today's kernels. fsconfig(2) refuses `silent`, which only kept messages of
+/// the kernel away.
+const NOTHING: &[&str] = &["defaults", "mand", "nomand", "iversion", "noiversion", "loud", "silent"];
+
+/// Every word that [`Options::parse`] knows by itself, sorted; any other is the file system's own.
+pub fn words() -> Vec<String> {
+    // These have a form with `r` before it, for all below.
+    let mut words: Vec<String> =
+        ATTRIBUTES.iter().flat_map(|(set, clear, _)| [*set, *clear]).map(str::to_owned).collect();
+    words.extend(ATIME.iter().chain(PROPAGATION).map(|(word, _)| (*word).to_owned()));
+    words.extend(words.iter().map(|word| format!("r{word}")).collect::<Vec<_>>());
+    let alone = BIND.iter().map(|(word, _)| word).chain(SUPERBLOCK).chain(NOTHING);
+    words.extend(alone.map(|word| (*word).to_owned()));
+    words.sort();
+    words
+}
 
 fn attribute(word: &str, attr: &mut MountAttr) -> bool {
     for (set, clear, bit) in ATTRIBUTES {
@@ -95,9 +112,11 @@ impl Options {
     fn word(&mut self, word: &str, at: &str) -> Result<()> {
         let below = word.strip_prefix('r');
         let propagation = |name: &str| PROPAGATION.iter().find(|(known, _)| *known == name).map(|(_, flag)| *flag);
+        if let Some((_, recursive)) = BIND.iter().find(|(known, _)| *known == word) {
+            self.bind = Some(*recursive);
+            return Ok(());
+        }
         match word {
-            "bind" => self.bind = Some(false),
-            "rbind" => self.bind = Some(true),
             "remount" | "tmpcopyup" | "idmap" | "ridmap" => {
                 return Err(Error::unsupported(format!("use option {word} of {at}: it is not carried out yet")));
             }
@@ -150,6 +169,14 @@ mod tests {
         let options = Options::parse(&["mode=755", "newinstance"], "/mounts/0").unwrap();
         let data: Vec<_> = options.data.iter().map(|(k, v)| (k.to_str().unwrap(), v.is_some())).collect();
         assert_eq!(data, [("mode", true), ("newinstance", false)]);
+    }
+
+    #[test]
+    fn no_word_of_ours_goes_to_the_file_system() {
+        let words = words();
+        assert!(words.is_sorted_by(|one, next| one < next), "one is there twice: {words:?}");
+        let options = Options::parse(&words, "/mounts/0").unwrap();
+        assert_eq!(options.data, []);
     }
 
     #[test]
