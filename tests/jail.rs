@@ -35,3 +35,4 @@ mod signals;
 mod store;
 mod strangers;
 mod terminal;
+mod update;

@@ -97,6 +97,28 @@ fn limits_are_in_the_kernels_files() {
 }
 
 #[test]
+fn limits_change_while_the_program_runs_and_halves_of_a_file_keep_the_other() {
+    // The controllers are enabled by the change: the jail was made without a limit.
+    let script =
+        "f=/sys/fs/cgroup/test; show() { (cd $f; cat memory.max memory.swap.max pids.max cpu.max cpu.weight); }
+$j create --bundle b up < /dev/null; $j start up
+$j update --memory 32m --memory-swap 64m --pids-limit 20 --cpu-quota 50000 --cpu-share 512 up; show
+$j update --cpu-period 200000 up; $j update --memory-swap 48m up; show
+echo '{\"cpu\":{\"quota\":-1},\"memory\":{\"limit\":-1}}' | $j update --resources - up; show
+echo '{\"memory\":{\"limit\":4096,\"checkBeforeUpdate\":true}}' > low
+$j exec up dd if=/dev/zero of=/dev/shm/x bs=1M count=2 2> /dev/null; $j update -r - up < low || show
+$j update --cpu-share 1024 --cpu-quota 3 --pids-limit 9 up || show
+$j delete --force up; ls -A /run/jail; find /sys/fs/cgroup -mindepth 1 -type d";
+    let Some(said) = on_pure_v2(&config("sleep 1000"), script) else { return };
+    let last = "max\nmax\n20\nmax 200000\n59\n";
+    let first = "33554432\n33554432\n20\n50000 100000\n59\n33554432\n16777216\n20\n50000 200000\n59\n";
+    assert_eq!((said.out, said.code.trim()), (format!("{first}{last}{last}{last}.cache\n"), "0"), "{}", said.err);
+    assert!(said.err.contains("/memory/limit: 4096 is less than the "), "{}", said.err);
+    assert!(said.err.contains("set cpu.max to 3 200000 in /sys/fs/cgroup/test: invalid argument"), "{}", said.err);
+    assert_eq!(said.err.lines().count(), 2, "{}", said.err);
+}
+
+#[test]
 fn a_device_that_is_not_allowed_cannot_be_opened() {
     let mut config = config("head -c 1 /dev/kmsg");
     config["linux"]["devices"] = json!([{ "path": "/dev/kmsg", "type": "c", "major": 1, "minor": 11 }]);

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod bpf;
+pub mod change;
 mod device;
 pub mod freezer;
 pub mod layout;

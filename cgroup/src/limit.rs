@@ -23,18 +23,32 @@ impl Limit {
     }
 }
 
-/// The limits of `resources`, each checked, in the order in which the kernel takes them. Devices are not among them.
+/// What a cgroup has already and a change of its limits must fit; -1 is no limit. A new one has nothing.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Now {
+    /// Of memory, in bytes.
+    pub(crate) memory: Option<i64>,
+    /// Of swap, in bytes: v1 counts memory in it, v2 does not.
+    pub(crate) swap: Option<i64>,
+    /// Of CPU time in each period, in microseconds.
+    pub(crate) quota: Option<i64>,
+    /// That period, in microseconds.
+    pub(crate) period: Option<u64>,
+}
+
+/// The limits of `resources`, each checked, in the order in which the kernel takes them where `now` is what there is.
+/// Devices are not among them.
 ///
 /// # Errors
 /// `Invalid` for a value that means nothing, `Unsupported` for what is not carried out, both with the JSON pointer.
-pub(crate) fn limits(resources: &LinuxResources) -> Result<Vec<Limit>> {
+pub(crate) fn limits(resources: &LinuxResources, now: &Now) -> Result<Vec<Limit>> {
     refuse_the_rest(resources)?;
     let mut limits = Vec::new();
     if let Some(of) = resources.cpu() {
-        cpu(of, &mut limits)?;
+        cpu(of, now, &mut limits)?;
     }
     if let Some(of) = resources.memory() {
-        memory(of, &mut limits)?;
+        memory(of, now, &mut limits)?;
     }
     if let Some(of) = resources.pids() {
         pids(of, &mut limits)?;
@@ -58,23 +72,31 @@ fn v2_number(n: i64) -> String {
     if n < 0 { "max".to_owned() } else { n.to_string() }
 }
 
-fn memory(of: &LinuxMemory, limits: &mut Vec<Limit>) -> Result<()> {
+fn memory(of: &LinuxMemory, now: &Now, limits: &mut Vec<Limit>) -> Result<()> {
     let limit = number("memory/limit", of.limit())?;
     let reservation = number("memory/reservation", of.reservation())?;
-    let swap = number("memory/swap", of.swap())?;
-    let mut put = |key, v1, v1_value: i64, v2, v2_value| {
+    let mut swap = number("memory/swap", of.swap())?;
+    // The sum of memory and swap cannot stay below memory: with no limit of the one, the other has none, as with runc.
+    if limit == Some(-1) && now.swap.is_some_and(|n| n != -1) {
+        swap = swap.or(Some(-1));
+    }
+    let entry = |key, v1, v1_value: i64, v2, v2_value| {
         let (v1, v2) = (Some((v1, v1_value.to_string())), Some((v2, v2_value)));
-        limits.push(Limit { key, controller: "memory", v1, v2 });
+        Limit { key, controller: "memory", v1, v2 }
     };
     if let Some(n) = limit {
-        put("memory/limit", "memory.limit_in_bytes", n, "memory.max", v2_number(n));
+        limits.push(entry("memory/limit", "memory.limit_in_bytes", n, "memory.max", v2_number(n)));
     }
-    // After the limit: v1 wants swap, which counts memory too, to be no less than it at every moment.
     if let Some(n) = swap {
-        put("memory/swap", "memory.memsw.limit_in_bytes", n, "memory.swap.max", v2_number(swap_alone(n, limit)?));
+        let alone = v2_number(swap_alone(n, limit.or(now.memory))?);
+        let swap = entry("memory/swap", "memory.memsw.limit_in_bytes", n, "memory.swap.max", alone);
+        // v1 wants swap, which counts memory too, to be no less than it at every moment: the larger one goes first
+        // where they grow, and last where they shrink. In a new cgroup they shrink, from no limit.
+        let grows = now.swap.is_some_and(|now| now != -1 && (n == -1 || n > now));
+        limits.insert(if grows { limits.len() - usize::from(limit.is_some()) } else { limits.len() }, swap);
     }
     if let Some(n) = reservation {
-        put("memory/reservation", "memory.soft_limit_in_bytes", n, "memory.low", v2_number(n));
+        limits.push(entry("memory/reservation", "memory.soft_limit_in_bytes", n, "memory.low", v2_number(n)));
     }
     Ok(())
 }
@@ -92,7 +114,7 @@ fn swap_alone(swap: i64, limit: Option<i64>) -> Result<i64> {
     }
 }
 
-fn cpu(of: &LinuxCpu, limits: &mut Vec<Limit>) -> Result<()> {
+fn cpu(of: &LinuxCpu, now: &Now, limits: &mut Vec<Limit>) -> Result<()> {
     let quota = number("cpu/quota", of.quota())?;
     let period = of.period().filter(|n| *n != 0);
     let mut put = |key, controller, v1: File, v2: File| limits.push(Limit { key, controller, v1, v2 });
@@ -101,11 +123,19 @@ fn cpu(of: &LinuxCpu, limits: &mut Vec<Limit>) -> Result<()> {
         put("cpu/shares", "cpu", Some(("cpu.shares", n.to_string())), v2);
     }
     if quota.is_some() || period.is_some() {
-        let max = format!("{} {}", v2_number(quota.unwrap_or(-1)), period.unwrap_or(100_000));
+        let max_quota = quota.or(now.quota).unwrap_or(-1);
+        let max = format!("{} {}", v2_number(max_quota), period.or(now.period).unwrap_or(100_000));
         let key = if quota.is_some() { "cpu/quota" } else { "cpu/period" };
-        // The period first: the kernel checks the quota against it.
-        put(key, "cpu", period.map(|n| ("cpu.cfs_period_us", n.to_string())), Some(("cpu.max", max)));
-        put(key, "cpu", quota.map(|n| ("cpu.cfs_quota_us", n.to_string())), None);
+        let mut v1 =
+            [period.map(|n| ("cpu.cfs_period_us", n.to_string())), quota.map(|n| ("cpu.cfs_quota_us", n.to_string()))];
+        // The kernel holds their ratio against that of the parent at every moment, so that a period which shrinks goes
+        // last: with the old quota it could be too much.
+        if period.zip(now.period).is_some_and(|(period, now)| period < now) {
+            v1.reverse();
+        }
+        let [first, second] = v1;
+        put(key, "cpu", first, Some(("cpu.max", max)));
+        put(key, "cpu", second, None);
     }
     if let Some(n) = of.burst() {
         put("cpu/burst", "cpu", Some(("cpu.cfs_burst_us", n.to_string())), Some(("cpu.max.burst", n.to_string())));
@@ -151,7 +181,7 @@ fn pids(of: &LinuxPids, limits: &mut Vec<Limit>) -> Result<()> {
 /// Refuses what is set and not carried out; what is set to nothing is nothing.
 ///
 /// `kernel` and `kernelTCP` are deprecated by the specification and by the kernel, and are passed over. So is
-/// `checkBeforeUpdate`: a new cgroup uses nothing that a limit could be below of.
+/// `checkBeforeUpdate`: a new cgroup uses nothing that a limit could be below of, and [`crate::change`] heeds it.
 fn refuse_the_rest(resources: &LinuxResources) -> Result<()> {
     let memory = resources.memory().unwrap_or_default();
     let cpu = resources.cpu().clone().unwrap_or_default();
@@ -194,12 +224,17 @@ mod tests {
     use super::*;
 
     fn of(json: &str) -> Result<Vec<Limit>> {
-        limits(&serde_json::from_str(json).unwrap())
+        limits(&serde_json::from_str(json).unwrap(), &Now::default())
     }
 
     /// Every limit as `file=value` of v1, then of v2.
     fn both(json: &str) -> (Vec<String>, Vec<String>) {
-        let limits = of(json).unwrap();
+        both_with(&Now::default(), json)
+    }
+
+    /// The same for a cgroup that has limits.
+    fn both_with(now: &Now, json: &str) -> (Vec<String>, Vec<String>) {
+        let limits = limits(&serde_json::from_str(json).unwrap(), now).unwrap();
         let text = |file: &File| file.as_ref().map(|(name, value)| format!("{name}={value}"));
         (limits.iter().filter_map(|l| text(&l.v1)).collect(), limits.iter().filter_map(|l| text(&l.v2)).collect())
     }
@@ -240,6 +275,28 @@ mod tests {
         assert_eq!(v2, ["cpu.weight=100", "cpu.max=5000 10000", "cpu.max.burst=100", "cpu.idle=1", "cpuset.cpus=0"]);
         assert_eq!(both(r#"{"cpu":{"quota":5000}}"#).1, ["cpu.max=5000 100000"]);
         assert_eq!(both(r#"{"cpu":{"period":5000}}"#).1, ["cpu.max=max 5000"]);
+    }
+
+    #[test]
+    fn what_grows_together_grows_in_the_order_of_the_kernel() {
+        let now = Now { memory: Some(100), swap: Some(150), quota: Some(1000), period: Some(10_000) };
+        let (v1, _) = both_with(&now, r#"{"memory":{"limit":200,"swap":250}}"#);
+        assert_eq!(v1, ["memory.memsw.limit_in_bytes=250", "memory.limit_in_bytes=200"]);
+        let (v1, _) = both_with(&now, r#"{"memory":{"limit":50,"swap":90}}"#);
+        assert_eq!(v1, ["memory.limit_in_bytes=50", "memory.memsw.limit_in_bytes=90"]);
+        let (v1, v2) = both_with(&now, r#"{"memory":{"limit":-1}}"#);
+        assert_eq!(v1, ["memory.memsw.limit_in_bytes=-1", "memory.limit_in_bytes=-1"]);
+        assert_eq!(v2, ["memory.swap.max=max", "memory.max=max"]);
+        let (v1, _) = both_with(&now, r#"{"cpu":{"quota":500,"period":5000}}"#);
+        assert_eq!(v1, ["cpu.cfs_quota_us=500", "cpu.cfs_period_us=5000"]);
+    }
+
+    #[test]
+    fn half_of_a_file_of_v2_keeps_the_other_half() {
+        let now = Now { memory: Some(100), swap: Some(50), quota: Some(1000), period: Some(10_000) };
+        assert_eq!(both_with(&now, r#"{"cpu":{"quota":500}}"#).1, ["cpu.max=500 10000"]);
+        assert_eq!(both_with(&now, r#"{"cpu":{"period":5000}}"#).1, ["cpu.max=1000 5000"]);
+        assert_eq!(both_with(&now, r#"{"memory":{"swap":170}}"#).1, ["memory.swap.max=70"]);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use oci_spec::runtime::LinuxResources;
 use sys::{Error, Result};
 
 use crate::layout::{Hierarchy, Layout, file_system};
-use crate::limit::{Limit, limits};
+use crate::limit::{Limit, Now, limits};
 use crate::object;
 use crate::step::{Directory, Step};
 use crate::{bpf, device};
@@ -32,14 +32,8 @@ pub fn plan(
     let usual = PathBuf::from(format!("/jail-{id}"));
     let path = path.unwrap_or(&usual);
     check(path)?;
-    let limits = resources.map(limits).transpose()?.unwrap_or_default();
-    for limit in limits.iter().filter(|limit| !limit.is_none()) {
-        let (key, controller) = (limit.key, limit.controller);
-        if !layout.hierarchies().any(|h| h.has(controller)) {
-            let text = format!("apply /linux/resources/{key}: this host has no {controller} controller");
-            return Err(Error::unsupported(text));
-        }
-    }
+    let limits = resources.map(|of| limits(of, &Now::default())).transpose()?.unwrap_or_default();
+    can_limit(&limits, layout)?;
     let rules = match resources.and_then(|r| r.devices().as_ref()).filter(|list| !list.is_empty()) {
         Some(list) => device::rules(list)?,
         None => Vec::new(),
@@ -56,6 +50,18 @@ pub fn plan(
         want.v1(hierarchy, &mut steps)?;
     }
     Ok(placed(steps))
+}
+
+/// Refuses a limit that no controller of this host can enforce.
+pub(crate) fn can_limit(limits: &[Limit], layout: &Layout) -> Result<()> {
+    let lacks = |limit: &&Limit| !limit.is_none() && !layout.hierarchies().any(|h| h.has(limit.controller));
+    match limits.iter().find(lacks) {
+        None => Ok(()),
+        Some(Limit { key, controller, .. }) => {
+            let text = format!("apply /linux/resources/{key}: this host has no {controller} controller");
+            Err(Error::unsupported(text))
+        }
+    }
 }
 
 /// The steps at their place; where a hierarchy of v1 is among them, the process enters those behind the clone.
@@ -180,6 +186,6 @@ impl Want<'_> {
     }
 }
 
-fn set(dir: &Path, (file, value): &(&'static str, String)) -> Step {
+pub(crate) fn set(dir: &Path, (file, value): &(&'static str, String)) -> Step {
     Step::Set { dir: dir.to_owned(), file: (*file).to_owned(), value: value.clone() }
 }

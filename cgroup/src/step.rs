@@ -168,10 +168,15 @@ impl Step {
 impl Directory {
     /// Every directory above this one, from the mount point downwards.
     pub(crate) fn above(&self) -> Vec<&Path> {
-        let mut above: Vec<_> = self.path.ancestors().skip(1).take_while(|dir| dir.starts_with(&self.below)).collect();
-        above.reverse();
-        above
+        above(&self.path, &self.below)
     }
+}
+
+/// Every directory above `dir`, from the mount point `below` downwards.
+pub(crate) fn above<'a>(dir: &'a Path, below: &Path) -> Vec<&'a Path> {
+    let mut above: Vec<_> = dir.ancestors().skip(1).take_while(|dir| dir.starts_with(below)).collect();
+    above.reverse();
+    above
 }
 
 /// Writes without creating: on a cgroup file system that is what tells a missing file from a forbidden one.

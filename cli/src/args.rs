@@ -74,6 +74,8 @@ pub(crate) enum Command {
     Pause(Named),
     /// Let a paused jail run again
     Resume(Named),
+    /// Change limits of a jail that lives
+    Update(crate::update::Update),
     /// Remove a stopped jail
     Delete(Delete),
     /// Remove what interrupted verbs have left

@@ -6,6 +6,7 @@ mod args;
 mod life;
 mod look;
 mod show;
+mod update;
 
 use args::{Command, Globals};
 use clap::Parser;
@@ -43,6 +44,7 @@ fn run(globals: &Globals, command: Command) -> Result<i32> {
         Command::Kill(verb) => life::kill(globals, &verb),
         Command::Pause(verb) => life::pause(globals, &verb),
         Command::Resume(verb) => life::resume(globals, &verb),
+        Command::Update(verb) => update::update(globals, verb),
         Command::Delete(verb) => life::delete(globals, &verb),
         Command::Cleanup => life::cleanup(globals),
         Command::State(verb) => look::state(globals, &verb),

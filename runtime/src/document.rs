@@ -26,9 +26,22 @@ pub fn read(path: &Path) -> Result<String> {
     if SFlag::from_bits_truncate(stat.st_mode) & SFlag::S_IFMT != SFlag::S_IFREG {
         return Err(Error::invalid(format!("{}: it is no regular file", step())));
     }
-    let mut text = String::with_capacity(stat.st_size.clamp(0, LARGEST as i64) as usize + 1);
-    let read = File::from(fd).take(LARGEST + 1).read_to_string(&mut text);
-    if stat.st_size as u64 > LARGEST || text.len() as u64 > LARGEST {
+    all(File::from(fd), stat.st_size.clamp(0, LARGEST as i64 + 1) as usize, step)
+}
+
+/// Reads the standard input to its end, whatever it is.
+///
+/// # Errors
+/// As [`read`].
+pub fn read_input() -> Result<String> {
+    all(std::io::stdin(), 0, || "read the standard input".to_owned())
+}
+
+/// Reads what is not too large; `expected` is its size in bytes as far as it is known.
+fn all(from: impl Read, expected: usize, step: impl Fn() -> String) -> Result<String> {
+    let mut text = String::with_capacity(expected + 1);
+    let read = from.take(LARGEST + 1).read_to_string(&mut text);
+    if expected as u64 > LARGEST || text.len() as u64 > LARGEST {
         return Err(Error::invalid(format!("{}: it is larger than {} MiB", step(), LARGEST >> 20)));
     }
     match read {

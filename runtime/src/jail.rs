@@ -379,7 +379,7 @@ pub fn after(id: &JailId, bundle: &Path, spec: &Spec) {
 }
 
 /// The words that podman matches.
-fn not_running(step: String) -> Error {
+pub(crate) fn not_running(step: String) -> Error {
     Error::new(Kind::WrongState, format!("{step}: container not running"))
 }
 

@@ -29,3 +29,4 @@ mod setting;
 pub mod start;
 pub mod store;
 mod strict;
+pub mod update;
