@@ -52,7 +52,8 @@ pub struct Running {
 /// never meets one that can do more than the program.
 ///
 /// # Errors
-/// `WrongState` where the jail does not run or is paused; why the program could not be started. Nothing of it is left then.
+/// `WrongState` where the jail does not run or is paused; why the program could not be started. Nothing of it is left
+/// then.
 pub fn exec(request: &Request, process: impl FnOnce(&Spec) -> Result<Process>) -> Result<Running> {
     let store = Store::open(&request.root)?;
     let jail = Jail::open(store.as_ref(), &request.id)?;
