@@ -480,8 +480,7 @@ fn a_jail_that_is_being_made_takes_no_exec() {
     }
     let (mut bundle, host) = stage();
     let begun = bundle.dir.join("begun");
-    let script = format!(": > {0}; while [ -e {0} ]; do sleep 0.05; done", begun.display());
-    bundle.set("/hooks", json!({"createContainer": [{"path": "/bin/sh", "args": ["sh", "-c", script]}]}));
+    bundle.set("/hooks", json!({})).hook_that_waits("createContainer", &begun);
     let mut run = bundle.args(&["sleep", "1000"]).making("run", &["--detach"]);
     let mut run = run.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     wait_for("the hook", || begun.exists());

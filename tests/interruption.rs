@@ -12,10 +12,9 @@ use tests::{
 /// Starts a verb with a hook that never ends by itself, and kills the runtime when the hook runs.
 fn interrupt(bundle: &mut Bundle, verb: &str, moment: &str) {
     let begun = bundle.dir.join("begun");
-    let script = format!(": > {0}; while [ -e {0} ]; do sleep 0.05; done", begun.display());
     let folder = bundle.dir.to_string_lossy().into_owned();
     bundle.set("/mounts/-", json!({"destination": folder, "type": "bind", "source": folder, "options": ["bind"]}));
-    bundle.set(&format!("/hooks/{moment}"), json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}]));
+    bundle.hook_that_waits(moment, &begun);
     let mut runtime = bundle.making(verb, &[]);
     let mut runtime = runtime.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
     wait_for("the hook", || begun.exists());

@@ -11,7 +11,7 @@ use crate::layout::{Hierarchy, Layout};
 use crate::limit::{Limit, Now, limits};
 use crate::object;
 use crate::plan::{can_limit, set};
-use crate::step::{Step, above};
+use crate::step::{Step, above, read};
 
 /// What has to be done for the limits in `resources`, in the cgroups that `objects` name and that carry their marks.
 ///
@@ -74,10 +74,6 @@ fn before(step: &Step) -> Option<Result<Step>> {
     // As it is, with its newline: to write nothing at all would not empty a list of CPUs.
     let value = read(&dir.join(file));
     Some(value.map(|value| Step::Set { dir: dir.clone(), file: file.clone(), value }))
-}
-
-fn read(path: &Path) -> Result<String> {
-    fs::read_to_string(path).doing(|| format!("read {}", path.display()))
 }
 
 /// Where the controllers of a jail are.

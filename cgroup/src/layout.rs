@@ -7,6 +7,8 @@ use nix::errno::Errno;
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, FsType, statfs};
 use sys::{Doing, Result};
 
+use crate::step::read;
+
 /// Where every distribution mounts cgroups.
 const TOP: &str = "/sys/fs/cgroup";
 
@@ -95,8 +97,7 @@ pub(crate) fn is_cgroup(path: &Path) -> Result<bool> {
 
 fn v2(mount: PathBuf, own: &str) -> Result<Option<Hierarchy>> {
     let Some(own) = own.lines().find_map(|line| line.strip_prefix("0::")) else { return Ok(None) };
-    let file = mount.join("cgroup.controllers");
-    let controllers = fs::read_to_string(&file).doing(|| format!("read {}", file.display()))?;
+    let controllers = read(&mount.join("cgroup.controllers"))?;
     let controllers = controllers.split_whitespace().map(str::to_owned).collect();
     Ok(Some(Hierarchy { mount, controllers, own: own.into() }))
 }

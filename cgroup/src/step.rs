@@ -179,6 +179,11 @@ pub(crate) fn above<'a>(dir: &'a Path, below: &Path) -> Vec<&'a Path> {
     above
 }
 
+/// The text of a file.
+pub(crate) fn read(file: &Path) -> Result<String> {
+    fs::read_to_string(file).doing(|| format!("read {}", file.display()))
+}
+
 /// Writes without creating: on a cgroup file system that is what tells a missing file from a forbidden one.
 pub(crate) fn write(file: &Path, text: &str) -> std::io::Result<()> {
     OpenOptions::new().write(true).open(file)?.write_all(text.as_bytes())
@@ -244,7 +249,7 @@ fn enable(dir: &Path, controllers: &[String]) -> Result<()> {
         return Ok(());
     }
     let file = dir.join("cgroup.subtree_control");
-    let enabled = fs::read_to_string(&file).doing(|| format!("read {}", file.display()))?;
+    let enabled = read(&file)?;
     for controller in controllers.iter().filter(|c| !enabled.split_whitespace().any(|e| e == c.as_str())) {
         let step = || format!("enable {controller} for the children of {}", dir.display());
         match write(&file, &format!("+{controller}")) {
@@ -264,7 +269,7 @@ fn enable(dir: &Path, controllers: &[String]) -> Result<()> {
 /// The value of a cpuset's `file`, taken from above where it has none yet.
 fn inherit(dir: &Path, file: &str, below: &Path) -> Result<String> {
     let path = dir.join(file);
-    let own = fs::read_to_string(&path).doing(|| format!("read {}", path.display()))?;
+    let own = read(&path)?;
     match dir.parent() {
         Some(parent) if own.trim().is_empty() && dir != below => {
             let value = inherit(parent, file, below)?;

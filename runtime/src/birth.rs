@@ -35,11 +35,7 @@ pub fn process_1(plan: &Plan, ctx: &mut Ctx) -> Result<(Fork, Channel)> {
             match joined.and_then(|()| clone_sibling(flags, &birth).doing(step)) {
                 Ok(ForkResult::Child) => Ok((Fork::Child, theirs)),
                 Ok(ForkResult::Parent { .. }) => exit_now(0),
-                Err(error) => {
-                    // Where this does not arrive, the other side sees that there is no process 1.
-                    let _ = theirs.send(&Message::Fault(error), None);
-                    exit_now(1)
-                }
+                Err(error) => theirs.give_up(error),
             }
         }
         Fork::Parent(between) => {

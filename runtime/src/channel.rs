@@ -163,6 +163,13 @@ impl Channel {
         }
     }
 
+    /// Reports why this process gives up, and ends it.
+    pub fn give_up(&self, error: Error) -> ! {
+        // Where this does not arrive, the other side sees the end of file, and says that this process died.
+        let _ = self.send(&Message::Fault(error), None);
+        sys::process::exit_now(1)
+    }
+
     /// Says what the other side waits for, with a descriptor where one is given.
     ///
     /// # Errors

@@ -1,6 +1,7 @@
 //! Making a jail: reserve, write down, do the plan; on any error undo all of it.
 
 use std::ffi::CString;
+use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -146,37 +147,32 @@ impl Making<'_> {
         let held = self.entry.write(&state)?;
         let mut journal = Journal::open(&self.entry)?;
         let listener = if wait { Some(self.listen()?) } else { None };
-        let mut pid_file = self.request.pid_file.as_deref().map(PidFile::begin).transpose()?;
+        let pid_file = self.request.pid_file.as_deref().map(PidFile::begin).transpose()?;
         let mut ctx = Ctx::default();
-        for index in 0..self.plan.before(Rank::Join) {
-            self.step(index, &mut ctx, &mut journal)?;
-        }
+        self.steps(0..self.plan.before(Rank::Join), &mut ctx, &mut journal)?;
         let channel = self.clone(&mut ctx, listener, held.as_raw_fd())?;
         let pid = self.pid()?;
-        for index in self.plan.before(Rank::Map)..self.plan.before(Rank::Meanwhile) {
-            self.step(index, &mut ctx, &mut journal)?;
-        }
+        let meanwhile = self.plan.before(Rank::Meanwhile);
+        self.steps(self.plan.before(Rank::Map)..meanwhile, &mut ctx, &mut journal)?;
         if self.plan.waits_for_go() {
             channel.say(&Message::Go(pid), None)?;
         }
-        for index in self.plan.before(Rank::Meanwhile)..self.plan.before(Rank::Attach) {
-            self.step(index, &mut ctx, &mut journal)?;
-        }
+        self.steps(meanwhile..self.plan.before(Rank::Attach), &mut ctx, &mut journal)?;
         init::walk(Side::Host, &self.plan, self.plan.walk(), &mut ctx, &channel)?;
         let process = Process::of(pid)?;
-        if !wait {
-            // Before process 1 may outlive the runtime, which is when it is told to go on.
-            pid_file.take().map_or(Ok(()), |file| file.finish(pid))?;
-            journal.append(&Record::Process(process))?;
-            channel.say(&Message::Start, None)?;
-        }
-        channel.expect(&Message::Ready)?;
+        let write_pid = || pid_file.map_or(Ok(()), |file| file.finish(pid));
         if wait {
-            pid_file.take().map_or(Ok(()), |file| file.finish(pid))?;
+            channel.expect(&Message::Ready)?;
+            write_pid()?;
             journal.append(&Record::Created(process))?;
             channel.say(&Message::Here, None)?;
             channel.expect(&Message::Here)?;
         } else {
+            // Before process 1 may outlive the runtime, which is when it is told to go on.
+            write_pid()?;
+            journal.append(&Record::Process(process))?;
+            channel.say(&Message::Start, None)?;
+            channel.expect(&Message::Ready)?;
             started(&channel)?;
             journal.append(&Record::Created(process))?;
         }
@@ -196,14 +192,16 @@ impl Making<'_> {
         })
     }
 
-    /// Does a step of the host's side, after what it makes was written down.
-    fn step(&mut self, index: usize, ctx: &mut Ctx, journal: &mut Journal) -> Result<()> {
-        let planned = &self.plan.steps[index];
-        if let Some(object) = planned.step.makes() {
-            journal.append(&Record::Object(object.clone()))?;
-            self.objects.push(object);
+    /// Does steps of the host's side, each after what it makes was written down.
+    fn steps(&mut self, range: Range<usize>, ctx: &mut Ctx, journal: &mut Journal) -> Result<()> {
+        for planned in &self.plan.steps[range] {
+            if let Some(object) = planned.step.makes() {
+                journal.append(&Record::Object(object.clone()))?;
+                self.objects.push(object);
+            }
+            planned.run(&self.plan, ctx)?;
         }
-        planned.run(&self.plan, ctx)
+        Ok(())
     }
 
     fn listen(&self) -> Result<OwnedFd> {

@@ -15,7 +15,7 @@ use sys::{Child, Doing, Error, Kind, Result};
 use crate::channel::{Channel, Message};
 use crate::create::started;
 use crate::init::{self, Starter};
-use crate::jail::Jail;
+use crate::jail::{Jail, Status, not_running};
 use crate::namespace::{self, has};
 use crate::pid_file::PidFile;
 use crate::plan::{Plan, Planned, Step};
@@ -58,14 +58,15 @@ pub fn exec(request: &Request, process: impl FnOnce(&Spec) -> Result<Process>) -
     let store = Store::open(&request.root)?;
     let jail = Jail::open(store.as_ref(), &request.id)?;
     let step = || format!("exec in {}", request.id);
-    let Some(pidfd) = jail.open_whole()? else {
-        return Err(Error::new(Kind::WrongState, format!("{}: container not running", step())));
-    };
-    if jail.is_paused() {
+    let pidfd = match jail.open_with_status()? {
+        (Some(pidfd), Status::Created | Status::Running) => pidfd,
         // Its process would be born frozen, and nobody would be told until the jail is resumed.
-        let why = format!("the container is paused (`jail resume {}` lets it run)", request.id);
-        return Err(Error::new(Kind::WrongState, format!("{}: {why}", step())));
-    }
+        (Some(_), Status::Paused) => {
+            let why = format!("the container is paused (`jail resume {}` lets it run)", request.id);
+            return Err(Error::new(Kind::WrongState, format!("{}: {why}", step())));
+        }
+        _ => return Err(not_running(step())),
+    };
     let spec = jail.spec()?;
     let cache = store.as_ref().map(Store::cache).transpose()?;
     let document = process(&spec)?;
@@ -121,10 +122,7 @@ fn clone(plan: &Plan, ctx: &mut Ctx, pidfd: &OwnedFd) -> Result<(Channel, Child)
             drop(mine);
             match enter(pidfd, namespaces(&plan.spec)) {
                 Ok(root) => ctx.root = Some(root),
-                Err(error) => {
-                    let _ = theirs.send(&Message::Fault(error), None);
-                    sys::process::exit_now(1);
-                }
+                Err(error) => theirs.give_up(error),
             }
             init::become_program(plan, std::mem::take(ctx), theirs, Starter::Maker, None)
         }
@@ -139,7 +137,9 @@ fn clone(plan: &Plan, ctx: &mut Ctx, pidfd: &OwnedFd) -> Result<(Channel, Child)
 /// Joins the jail's name spaces, all in one call, and opens what is its root from now on. Into the pid name space come
 /// only the children of this process.
 fn enter(pidfd: &OwnedFd, flags: CloneFlags) -> Result<OwnedFd> {
-    namespace::leave_groups(flags.contains(CloneFlags::CLONE_NEWUSER))?;
+    if flags.contains(CloneFlags::CLONE_NEWUSER) {
+        namespace::leave_groups()?;
+    }
     setns(pidfd, flags).doing(|| "join the name spaces of the jail")?;
     open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).doing(|| "open the jail's root")
 }

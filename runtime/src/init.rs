@@ -77,9 +77,7 @@ pub fn become_program(plan: &Plan, mut ctx: Ctx, channel: Channel, starter: Star
         Ok(image) => finish(plan, &mut ctx, &speaker, &image),
         Err(error) => error,
     };
-    // Where this does not arrive, the other side sees the end of file, and says that process 1 died.
-    let _ = speaker.send(&Message::Fault(error), None);
-    sys::process::exit_now(1)
+    speaker.give_up(error)
 }
 
 /// What execve(2) takes, found while nothing but the jail was in reach.

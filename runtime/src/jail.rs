@@ -231,14 +231,14 @@ impl Jail {
         }
     }
 
-    /// A descriptor of process 1 of a jail that is wholly made: one that is being made has still the host's root.
+    /// A descriptor of process 1, and where the jail is in its life: one that is being made has still the host's root.
     ///
     /// # Errors
     /// As pidfd_open(2).
-    pub fn open_whole(&self) -> Result<Option<OwnedFd>> {
+    pub fn open_with_status(&self) -> Result<(Option<OwnedFd>, Status)> {
         let pidfd = self.process().map(|process| process.open()).transpose()?.flatten();
         // As above: asked after it was opened.
-        Ok(pidfd.filter(|_| matches!(self.status().0, Status::Created | Status::Running | Status::Paused)))
+        Ok((pidfd, self.status().0))
     }
 
     /// Sends a signal to process 1, or to all. To a paused jail it comes when that is resumed; SIGKILL resumes it, since

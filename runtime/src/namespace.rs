@@ -171,8 +171,8 @@ impl Step {
 ///
 /// # Errors
 /// As setgroups(2).
-pub fn leave_groups(joins_users: bool) -> Result<()> {
-    if joins_users { setgroups(&[]).doing(|| "leave the supplementary groups") } else { Ok(()) }
+pub fn leave_groups() -> Result<()> {
+    setgroups(&[]).doing(|| "leave the supplementary groups")
 }
 
 /// Joins name spaces. Those that the caller has no right to are left until the user name space among them gives it: a
@@ -194,8 +194,10 @@ fn join(list: &[Joined], ctx: &mut Ctx) -> Result<()> {
             Err(errno) => Err(Error::kernel(step(), errno)),
         }
     };
-    leave_groups(list.iter().any(|one| one.kind == LinuxNamespaceType::User))?;
     let (user, others): (Vec<_>, Vec<_>) = list.iter().partition(|one| one.kind == LinuxNamespaceType::User);
+    if !user.is_empty() {
+        leave_groups()?;
+    }
     let mut refused = Vec::new();
     for one in others {
         if !enter(one)? {

@@ -126,9 +126,7 @@ impl Change {
 /// written; what the kernel refused, after the old values were written back.
 pub fn update(root: &Path, id: &JailId, change: &Change) -> Result<()> {
     let store = Store::open(root)?;
-    let jail = Jail::open(store.as_ref(), id)?;
-    let _lock = jail.entry.lock()?;
-    let jail = Jail::open(store.as_ref(), id)?.locked();
+    let (jail, _lock) = Jail::open_locked(store.as_ref(), id)?;
     let step = || format!("update {id}");
     match jail.status() {
         (Status::Stopped, _) => return Err(not_running(step())),

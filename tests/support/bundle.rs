@@ -245,6 +245,12 @@ impl Bundle {
         Some(self.json()?["status"].as_str()?.to_string())
     }
 
+    /// Gives the jail one hook at MOMENT that makes the file BEGUN and waits until somebody has removed it.
+    pub fn hook_that_waits(&mut self, moment: &str, begun: &Path) -> &mut Bundle {
+        let script = format!(": > {0}; while [ -e {0} ]; do sleep 0.05; done", begun.display());
+        self.set(&format!("/hooks/{moment}"), json!([{"path": "/bin/sh", "args": ["sh", "-c", script]}]))
+    }
+
     /// The pid of the jail's first process, while it has one.
     pub fn pid(&self) -> Option<i32> {
         i32::try_from(self.json()?["pid"].as_i64()?).ok().filter(|pid| *pid > 0)
