@@ -98,14 +98,31 @@ impl fmt::Display for Error {
     }
 }
 
-/// A text of ours in which names of others may stand, so that it is one line whatever those are, and no terminal takes a
-/// part of it for a command: what is not shown is escaped.
+/// The longest text that is printed whole, in characters. Of a longer one both ends are: the step, and the reason.
+const LONGEST: usize = 1200;
+
+/// A text of ours in which names of others may stand, so that it is one line whatever those are, of a length that a
+/// person reads, and no terminal takes a part of it for a command: what is not shown is escaped.
 pub fn one_line(text: &str) -> Cow<'_, str> {
-    if !text.contains(char::is_control) {
-        return Cow::Borrowed(text);
+    let shown = match text.len() > LONGEST {
+        true => shortened(text),
+        false => Cow::Borrowed(text),
+    };
+    if !shown.contains(char::is_control) {
+        return shown;
     }
     let escaped = |letter: char| if letter.is_control() { letter.escape_default().to_string() } else { letter.into() };
-    Cow::Owned(text.chars().map(escaped).collect())
+    Cow::Owned(shown.chars().map(escaped).collect())
+}
+
+fn shortened(text: &str) -> Cow<'_, str> {
+    let nth = |number: usize| text.char_indices().nth(number).map_or(text.len(), |(at, _)| at);
+    let count = text.chars().count();
+    if count <= LONGEST {
+        return Cow::Borrowed(text);
+    }
+    let (head, tail) = (&text[..nth(LONGEST / 2)], &text[nth(count - LONGEST / 2)..]);
+    Cow::Owned(format!("{head}[… {} more …]{tail}", count - LONGEST / 2 * 2))
 }
 
 /// The kernel's reason in lower case, as callers of a runtime match it ("no such file or directory").
