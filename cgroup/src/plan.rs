@@ -93,11 +93,18 @@ pub fn join(objects: &[Object]) -> Result<Vec<(Rank, Side, Step)>> {
     Ok(placed(objects.iter().filter(|object| object::is_leaf(object)).map(step).collect::<Result<_>>()?))
 }
 
+/// The longest `cgroupsPath` in bytes. Every parent is a step that has its own path, so that the plan grows with the
+/// square of this; and the kernel takes no path of more than PATH_MAX, the mount point included.
+const LONGEST: usize = 2048;
+
 /// Refuses a `cgroupsPath` that names no cgroup, or one above where it starts.
 fn check(path: &Path) -> Result<()> {
     let wrong = |why: &str| Err(Error::invalid(format!("use /linux/cgroupsPath {path:?}: {why}")));
     if path.as_os_str().as_encoded_bytes().contains(&0) {
         return wrong("it contains a NUL");
+    }
+    if path.as_os_str().len() > LONGEST {
+        return wrong("it is too long for a path");
     }
     if path.components().any(|part| part == Component::ParentDir) {
         return wrong("it contains '..'");
