@@ -23,6 +23,7 @@ mod kernel;
 mod lifecycle;
 mod masks;
 mod mounts;
+mod mutation;
 mod name_spaces;
 mod pause;
 mod privilege;

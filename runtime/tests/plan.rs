@@ -2,30 +2,13 @@
 // clippy.toml allows it in functions with #[test] only, not in those that they share.
 #![allow(clippy::unwrap_used)]
 
-use std::path::Path;
+mod invented;
 
-use base::{JailId, Rank};
-use cgroup::{Hierarchy, Layout};
-use oci_spec::runtime::Spec;
+use base::Rank;
+use cgroup::Layout;
+use invented::{hybrid, v2};
 use runtime::plan::Plan;
-use runtime::planner::{Input, plan};
 use serde_json::{Value, json};
-
-fn hierarchy(mount: &str, controllers: &[&str]) -> Hierarchy {
-    let controllers = controllers.iter().map(ToString::to_string).collect();
-    Hierarchy { mount: mount.into(), controllers, own: "/".into() }
-}
-
-fn v2() -> Layout {
-    Layout { v2: Some(hierarchy("/sys/fs/cgroup", &["cpu", "memory", "pids"])), v1: Vec::new() }
-}
-
-fn hybrid() -> Layout {
-    Layout {
-        v2: Some(hierarchy("/sys/fs/cgroup/unified", &[])),
-        v1: vec![hierarchy("/sys/fs/cgroup/memory", &["memory"])],
-    }
-}
 
 fn minimal() -> Value {
     json!({
@@ -38,29 +21,7 @@ fn minimal() -> Value {
 }
 
 fn planned(spec: &Value, layout: &Layout) -> sys::Result<Plan> {
-    let spec: Spec = serde_json::from_value(spec.clone()).unwrap();
-    plan(&Input {
-        id: &JailId::new("x").unwrap(),
-        bundle: Path::new("/bundle"),
-        spec: &spec,
-        layout,
-        mark: "hash-1",
-        console_socket: None,
-        terminal_size: None,
-        new_keyring: true,
-        confinement: secmodel::Confinement {
-            uid: 0.into(),
-            gid: 0.into(),
-            groups: Vec::new(),
-            setgroups: true,
-            umask: Some(0o022),
-            caps: secmodel::Caps::default(),
-            no_new_privs: true,
-            filter: None,
-        },
-        may_raise: true,
-        clone: None,
-    })
+    invented::planned(&serde_json::from_value(spec.clone()).unwrap(), layout, secmodel::Caps::default())
 }
 
 /// The lines between the device nodes and links, which every jail has, and the confinement.

@@ -1,0 +1,60 @@
+//! Hosts that are nowhere, and a planner on them: no system is looked at.
+
+use std::path::Path;
+
+use base::JailId;
+use cgroup::{Hierarchy, Layout};
+use oci_spec::runtime::Spec;
+use runtime::plan::Plan;
+use runtime::planner::{Input, plan};
+use secmodel::{Caps, Confinement};
+
+fn hierarchy(mount: &str, controllers: &[&str]) -> Hierarchy {
+    let controllers = controllers.iter().map(ToString::to_string).collect();
+    Hierarchy { mount: mount.into(), controllers, own: "/".into() }
+}
+
+/// A host with systemd and nothing but cgroups of version 2.
+pub fn v2() -> Layout {
+    let controllers = ["cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma"];
+    Layout { v2: Some(hierarchy("/sys/fs/cgroup", &controllers)), v1: Vec::new() }
+}
+
+/// A host with the controllers in trees of version 1, and a tree of version 2 without any.
+pub fn hybrid() -> Layout {
+    let controllers =
+        ["cpuset", "cpu", "memory", "devices", "blkio", "hugetlb", "pids", "rdma", "net_cls", "net_prio", "freezer"];
+    Layout {
+        v2: Some(hierarchy("/sys/fs/cgroup/unified", &[])),
+        v1: controllers.iter().map(|name| hierarchy(&format!("/sys/fs/cgroup/{name}"), &[name])).collect(),
+    }
+}
+
+/// Plans a jail named `x` of the bundle `/bundle`.
+///
+/// # Errors
+/// As the planner.
+pub fn planned(spec: &Spec, layout: &Layout, caps: Caps) -> sys::Result<Plan> {
+    plan(&Input {
+        id: &JailId::new("x")?,
+        bundle: Path::new("/bundle"),
+        spec,
+        layout,
+        mark: "hash-1",
+        console_socket: Some(Path::new("/console.sock")),
+        terminal_size: None,
+        new_keyring: true,
+        confinement: Confinement {
+            uid: 0.into(),
+            gid: 0.into(),
+            groups: Vec::new(),
+            setgroups: true,
+            umask: Some(0o022),
+            caps,
+            no_new_privs: true,
+            filter: None,
+        },
+        may_raise: true,
+        clone: None,
+    })
+}
