@@ -8,6 +8,7 @@ pub mod error;
 pub mod file;
 pub mod mount;
 pub mod process;
+pub mod schedule;
 
 pub use error::{Doing, Error, Kind, Result};
 pub use process::Child;
