@@ -78,6 +78,18 @@ impl Place<'_> {
     }
 }
 
+/// Words that oci-spec 0.10 spells otherwise than the specification does: those of the specification, and its own.
+const SPELLED: [(&str, &str); 4] = [
+    ("SCHED_FLAG_RESET_ON_FORK", "SCHED_RESET_ON_FORK"),
+    ("SCHED_FLAG_DL_OVERRUN", "SCHED_FLAG_D_L_OVERRUN"),
+    ("enableCMT", "enableCmt"),
+    ("enableMBM", "enableMbm"),
+];
+
+fn spelled(word: &str) -> &str {
+    SPELLED.iter().find(|(specified, _)| *specified == word).map_or(word, |(_, ours)| ours)
+}
+
 /// The names of the members of a structure, or of the variants of an enumeration.
 type Names = &'static [&'static str];
 
@@ -211,7 +223,7 @@ impl<'de, A: de::MapAccess<'de>> de::MapAccess<'de> for Map<'_, 'de, A> {
     fn next_key_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, A::Error> {
         let Some(key) = self.entries.next_key()? else { return Ok(None) };
         self.key = key;
-        seed.deserialize((*self.key.0).into_deserializer()).map(Some)
+        seed.deserialize(spelled(&self.key.0).into_deserializer()).map(Some)
     }
 
     fn next_value_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<S::Value, A::Error> {
@@ -251,7 +263,7 @@ impl<'de, V: Visitor<'de>> Visitor<'de> for Name<V> {
     }
 
     fn visit_str<E: de::Error>(self, name: &str) -> Result<V::Value, E> {
-        self.0.visit_enum(name.into_deserializer())
+        self.0.visit_enum(spelled(name).into_deserializer())
     }
 }
 
@@ -332,6 +344,22 @@ mod tests {
             from_str::<Sample>(r#"{"id":1,"pair":[1,"x"]}"#).unwrap_err(),
             "1:21: /pair/1: invalid type: string \"x\", expected f64"
         );
+    }
+
+    #[test]
+    #[allow(deprecated)]
+    fn a_word_that_our_types_spell_otherwise_is_the_one_of_the_specification() {
+        let flags = r#"["SCHED_FLAG_RESET_ON_FORK","SCHED_FLAG_DL_OVERRUN"]"#;
+        let text = format!(
+            r#"{{"process":{{"cwd":"/","user":{{"uid":0,"gid":0}},"scheduler":{{"policy":"SCHED_RR","flags":{flags}}}}},
+               "linux":{{"intelRdt":{{"enableCMT":true,"enableMBM":true}}}}}}"#
+        );
+        let (spec, unknown) = from_str::<Spec>(&text).unwrap();
+        assert_eq!(unknown, [""; 0]);
+        let process = spec.process().as_ref().unwrap();
+        assert_eq!(process.scheduler().as_ref().unwrap().flags().as_ref().unwrap().len(), 2);
+        let rdt = spec.linux().as_ref().unwrap().intel_rdt().as_ref().unwrap();
+        assert_eq!((rdt.enable_cmt(), rdt.enable_mbm()), (&Some(true), &Some(true)));
     }
 
     #[test]
