@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "in a test a panic with the line is the message")]
 
 mod caller;
+mod clocks;
 mod command_line;
 mod containerd;
 mod damage;
@@ -20,7 +21,9 @@ mod image;
 mod input;
 mod interruption;
 mod kernel;
+mod labels;
 mod lifecycle;
+mod listener;
 mod masks;
 mod mounts;
 mod mutation;
@@ -32,6 +35,7 @@ mod ps;
 mod pure_v2;
 mod races;
 mod run;
+mod scheduling;
 mod signals;
 mod store;
 mod strangers;

@@ -85,6 +85,10 @@ pub struct Ctx {
     pub root: Option<OwnedFd>,
     /// Descriptors that steps of the rank `Source` opened, by the slot that the plan gave them.
     pub sources: Vec<Option<OwnedFd>>,
+    /// The listener of the filter that was loaded, open until the runtime has its own copy.
+    pub listener: Option<OwnedFd>,
+    /// The socket of the agent that gets the listener, where it was connected to before.
+    pub agent: Option<OwnedFd>,
     /// A descriptor that the next change of side carries over, such as the jail's terminal.
     pub pass: Option<OwnedFd>,
 }
@@ -94,6 +98,11 @@ impl Ctx {
     pub fn forget(&mut self) {
         self.tasks.clear();
         self.sources.clear();
+    }
+
+    /// The number of the process that becomes the program, as the host counts.
+    pub fn program(&self) -> Option<Pid> {
+        self.birth.as_ref().and_then(Birth::pid).or(self.pid)
     }
 
     /// Keeps `fd` in `slot`.

@@ -1,19 +1,22 @@
 //! What of a specification is not carried out: refused by name, never ignored.
 
-use crate::namespace::word;
-use oci_spec::runtime::{LinuxNamespaceType, Process, Spec};
+use oci_spec::runtime::{Linux, LinuxNamespaceType, Process, Spec};
 use sys::{Error, Result};
+
+use crate::namespace::{CLOCKS, word};
+use crate::scheduling;
 
 /// The newest version of the specification whose words this program knows.
 pub const VERSION: &str = "1.2.1";
 
 /// The kinds of name spaces that a jail can have.
-pub const NAMESPACES: [LinuxNamespaceType; 7] = [
+pub const NAMESPACES: [LinuxNamespaceType; 8] = [
     LinuxNamespaceType::Cgroup,
     LinuxNamespaceType::Ipc,
     LinuxNamespaceType::Mount,
     LinuxNamespaceType::Network,
     LinuxNamespaceType::Pid,
+    LinuxNamespaceType::Time,
     LinuxNamespaceType::User,
     LinuxNamespaceType::Uts,
 ];
@@ -67,15 +70,15 @@ fn version(version: &str) -> Result<()> {
 /// # Errors
 /// As [`spec`].
 pub fn process(process: &Process, at: &str) -> Result<()> {
-    let later = [
-        (process.scheduler().is_some(), "scheduler"),
-        (process.io_priority().is_some(), "ioPriority"),
-        (process.exec_cpu_affinity().is_some(), "execCPUAffinity"),
-        (process.apparmor_profile().as_ref().is_some_and(|label| !label.is_empty()), "apparmorProfile"),
-        (process.selinux_label().as_ref().is_some_and(|label| !label.is_empty()), "selinuxLabel"),
-        (process.command_line().is_some(), "commandLine"),
-    ];
-    refuse_later(&later, at)?;
+    for (set, place) in
+        [(process.command_line().is_some(), "commandLine"), (process.user().username().is_some(), "user/username")]
+    {
+        if set {
+            return Err(Error::unsupported(format!(
+                "use {at}/{place}: it is for Windows, this is a runtime for Linux"
+            )));
+        }
+    }
     if process.args().as_ref().is_none_or(Vec::is_empty) {
         return Err(Error::invalid(format!("use {at}/args: it is empty; a program is needed")));
     }
@@ -108,6 +111,19 @@ pub fn process(process: &Process, at: &str) -> Result<()> {
     if let Some(score) = process.oom_score_adj().filter(|score| !(-1000..=1000).contains(score)) {
         return Err(Error::invalid(format!("use {at}/oomScoreAdj {score}: -1000 to 1000 are known")));
     }
+    if let Some(scheduler) = process.scheduler() {
+        scheduling::policy(scheduler, &format!("{at}/scheduler"))?;
+    }
+    if let Some(priority) = process.io_priority() {
+        scheduling::io_priority(priority, &format!("{at}/ioPriority"))?;
+    }
+    if let Some(affinity) = process.exec_cpu_affinity() {
+        for (list, key) in [(affinity.initial(), "initial"), (affinity.cpu_affinity_final(), "final")] {
+            if let Some(list) = list {
+                scheduling::cpus(list, &format!("{at}/execCPUAffinity/{key}"))?;
+            }
+        }
+    }
     Ok(())
 }
 
@@ -126,9 +142,6 @@ fn linux(spec: &Spec) -> Result<()> {
         (linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()), "netDevices"),
         (linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()), "mountLabel"),
         (linux.intel_rdt().is_some(), "intelRdt"),
-        (linux.memory_policy().is_some(), "memoryPolicy"),
-        (linux.personality().is_some(), "personality"),
-        (linux.time_offsets().as_ref().is_some_and(|offsets| !offsets.is_empty()), "timeOffsets"),
     ];
     refuse_later(&later, "/linux")?;
     let mut seen = Vec::new();
@@ -138,22 +151,46 @@ fn linux(spec: &Spec) -> Result<()> {
             return Err(Error::invalid(format!("use {at}: {} is given twice", word(namespace.typ()))));
         }
         seen.push(namespace.typ());
-        match namespace.typ() {
-            kind if !NAMESPACES.contains(&kind) => {
-                let kind = word(kind);
-                return Err(Error::unsupported(format!("use {at}: {kind} name spaces are not carried out yet")));
-            }
-            LinuxNamespaceType::Mount if namespace.path().is_some() => {
-                return Err(Error::unsupported(format!("use {at}: joining a mount name space is not carried out yet")));
-            }
-            _ => {}
+        if namespace.typ() == LinuxNamespaceType::Mount && namespace.path().is_some() {
+            return Err(Error::unsupported(format!("use {at}: joining a mount name space is not carried out yet")));
         }
     }
     if !seen.contains(&LinuxNamespaceType::Mount) {
         return Err(Error::unsupported("use /linux/namespaces: without one of type mount the root cannot be changed"));
     }
+    if let Some(policy) = linux.memory_policy() {
+        scheduling::memory(policy, "/linux/memoryPolicy")?;
+    }
+    if let Some(personality) = linux.personality() {
+        scheduling::personality(personality, "/linux/personality")?;
+    }
+    if let Some(profile) = linux.seccomp() {
+        secmodel::seccomp::check(profile)?;
+    }
+    clocks(linux)?;
     maps(spec, &seen)?;
     settings(spec, &seen)
+}
+
+fn clocks(linux: &Linux) -> Result<()> {
+    let Some(offsets) = linux.time_offsets().as_ref().filter(|offsets| !offsets.is_empty()) else { return Ok(()) };
+    let time = |path| {
+        let mut list = linux.namespaces().iter().flatten();
+        list.any(|namespace| namespace.typ() == LinuxNamespaceType::Time && namespace.path().is_some() == path)
+    };
+    if !time(false) {
+        let why = if time(true) { "one that is joined keeps its own" } else { "it needs a name space of type time" };
+        return Err(Error::invalid(format!("use /linux/timeOffsets: {why}")));
+    }
+    for (clock, offset) in offsets {
+        if !CLOCKS.contains(&clock.as_str()) {
+            return Err(Error::invalid(format!("use /linux/timeOffsets/{clock}: {} are known", CLOCKS.join(" and "))));
+        }
+        if offset.nanosecs().is_some_and(|nanoseconds| nanoseconds >= 1_000_000_000) {
+            return Err(Error::invalid(format!("use /linux/timeOffsets/{clock}/nanosecs: it is a second or more")));
+        }
+    }
+    Ok(())
 }
 
 fn maps(spec: &Spec, seen: &[LinuxNamespaceType]) -> Result<()> {

@@ -21,7 +21,7 @@ use crate::pid_file::PidFile;
 use crate::plan::Plan;
 use crate::planner::{self, Input};
 use crate::store::{self, Entry, State, Store};
-use crate::{birth, bundle, document, jail, process};
+use crate::{birth, bundle, document, jail, label, process};
 
 /// What `create` and `run` are asked for.
 #[derive(Debug)]
@@ -80,6 +80,7 @@ pub fn plan(request: &Request, cache: Option<&OwnedFd>) -> Result<(Plan, String)
         new_keyring: !request.no_new_keyring,
         confinement: bundle::confinement(process, &request.spec, cache)?,
         may_raise: bundle::may_raise_limits(),
+        modules: label::Modules::read_for(process),
         clone: bundle::is_clone(&request.spec).then_some(scratch),
     })
     .map_err(|error| {
@@ -173,7 +174,7 @@ impl Making<'_> {
             journal.append(&Record::Process(process))?;
             channel.say(&Message::Start, None)?;
             channel.expect(&Message::Ready)?;
-            started(&channel)?;
+            started(&self.plan, &mut ctx, &channel)?;
             journal.append(&Record::Created(process))?;
         }
         Ok(ctx.pass)
@@ -259,12 +260,13 @@ fn nonce() -> u32 {
     std::hash::RandomState::new().build_hasher().finish() as u32
 }
 
-/// Waits until process 1, which was told to start, has become the program.
+/// Waits until process 1, which was told to start, has become the program, and does the host's part of that.
 ///
 /// # Errors
 /// Why it could not, in the words of the jail's side.
-pub fn started(channel: &Channel) -> Result<()> {
+pub fn started(plan: &Plan, ctx: &mut Ctx, channel: &Channel) -> Result<()> {
     channel.expect(&Message::Exec)?;
+    init::walk(Side::Host, plan, &plan.steps[plan.before(Rank::Confine)..], ctx, channel)?;
     match channel.receive().doing(|| "hear from process 1")? {
         None => Ok(()),
         Some((Message::Fault(error), _)) => Err(error),

@@ -21,7 +21,7 @@ use crate::pid_file::PidFile;
 use crate::plan::{Plan, Planned, Step};
 use crate::program::{self, Ask};
 use crate::store::Store;
-use crate::{bundle, process};
+use crate::{bundle, label, listener, process};
 
 /// What `exec` is asked for.
 #[derive(Debug)]
@@ -103,7 +103,7 @@ fn go(plan: &Plan, ctx: &mut Ctx, channel: &Channel, joining: Pid) -> Result<()>
     // Nothing has to be written down before, so that it need not wait.
     channel.say(&Message::Start, None)?;
     channel.expect(&Message::Ready)?;
-    started(channel)
+    started(plan, ctx, channel)
 }
 
 /// The name spaces that differ from the caller's: joining one's own is refused by the kernel for some.
@@ -162,9 +162,13 @@ fn plan(request: &Request, jail: &Jail, spec: Spec, document: &Process, cache: O
         console_socket: request.console_socket.as_deref(),
         terminal_size: sys::file::terminal_size(std::io::stdin()).ok(),
         may_raise: bundle::may_raise_limits(),
+        modules: label::Modules::read_for(document),
     };
-    steps.extend(ask.steps(0)?);
-    steps.extend(confinement(bundle::confinement(document, &spec, cache)?, has(&spec, LinuxNamespaceType::User)));
+    let linux = spec.linux().as_ref().ok_or_else(|| Error::invalid("use /linux: it is missing"))?;
+    let (early, late) = confinement(bundle::confinement(document, &spec, cache)?, &spec)?;
+    steps.extend(early);
+    steps.extend(ask.steps(0, linux)?);
+    steps.extend(late);
     steps.sort_by_key(|planned| planned.rank);
     let bundle = jail.state()?.bundle.clone();
     let program = program::program(document)?;
@@ -174,16 +178,20 @@ fn plan(request: &Request, jail: &Jail, spec: Spec, document: &Process, cache: O
 /// The filter is made for the program alone and allows what that needs, so that its own process loads it. Without
 /// no_new_privs this takes SYS_ADMIN, and one who may trace could take the process over, unless that is of a user name
 /// space which the runtime's memory is not: there the filter comes before the clone, and has to allow it.
-fn confinement(confinement: secmodel::Confinement, user_namespace: bool) -> Vec<Planned> {
-    let late = confinement.no_new_privs || user_namespace;
-    let mut rank = Rank::Confine;
-    let steps = secmodel::plan(confinement).into_iter().map(|step| {
-        if late && matches!(step, secmodel::Step::Seccomp(_)) {
-            rank = Rank::Program;
-        }
-        Planned { rank, side: Side::Jail, step: Step::Secmodel(step) }
-    });
-    steps.collect()
+///
+/// The answer is what comes before the settings of the program's own process, and what comes behind them. The listener of
+/// a filter goes to its agent when that process is there, whose number the agent is told.
+fn confinement(confinement: secmodel::Confinement, spec: &Spec) -> Result<(Vec<Planned>, Vec<Planned>)> {
+    let late = confinement.no_new_privs || has(spec, LinuxNamespaceType::User);
+    if !late {
+        listener::refuse_early(spec)?;
+    }
+    let mut early = listener::confine(confinement, spec, "running");
+    let at = early.iter().position(listener::is_filter).filter(|_| late).unwrap_or(early.len());
+    let mut behind = early.split_off(at);
+    let sending = early.iter_mut().filter(|planned| planned.side == Side::Host);
+    behind.iter_mut().chain(sending).for_each(|planned| planned.rank = Rank::Program);
+    Ok((early, behind))
 }
 
 /// What words on the command line ask for, in the place of a document.

@@ -9,7 +9,7 @@ use oci_spec::runtime::{
     Selinux,
 };
 
-use crate::{check, hooks};
+use crate::{check, hooks, scheduling};
 
 /// The document.
 pub fn document() -> Features {
@@ -31,14 +31,16 @@ fn linux() -> LinuxFeature {
     let no = Some(false);
     let mut cgroup = Cgroup::default();
     cgroup.set_v1(Some(true)).set_v2(Some(true)).set_systemd(no).set_systemd_user(no).set_rdma(no);
+    // Whether this program can, whatever this host has.
+    let yes = Some(true);
     let mut rdt = IntelRdt::default();
     rdt.set_enabled(no);
     let mut apparmor = Apparmor::default();
-    apparmor.set_enabled(no);
+    apparmor.set_enabled(yes);
     let mut selinux = Selinux::default();
-    selinux.set_enabled(no);
+    selinux.set_enabled(yes);
     let mut policy = MemoryPolicy::default();
-    policy.set_modes(Some(Vec::new())).set_flags(Some(Vec::new()));
+    policy.set_modes(Some(words(&scheduling::MODES))).set_flags(Some(words(&scheduling::FLAGS)));
     let mut idmap = IDMap::default();
     idmap.set_enabled(no);
     let mut mounts = MountExtensions::default();
@@ -70,7 +72,7 @@ fn seccomp() -> Seccomp {
         .set_operators(Some(words(&support::OPERATORS)))
         .set_archs(Some(support::architectures()))
         .set_known_flags(Some(words(&support::FLAGS)))
-        .set_supported_flags(Some(words(&support::supported_flags())));
+        .set_supported_flags(Some(words(&support::FLAGS)));
     seccomp
 }
 

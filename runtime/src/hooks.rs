@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use nix::unistd::Pid;
 use oci_spec::runtime::{Hook, Spec};
-use serde_json::json;
+use serde_json::{Value, json};
 use sys::{Doing, Error, Kind, Result};
 
 /// When a hook runs.
@@ -76,7 +76,7 @@ pub fn all(spec: &Spec) -> Vec<(String, &Hook, Moment)> {
 }
 
 /// What a hook is told of the jail. Source: OCI runtime, State.
-pub fn state(id: &str, status: &str, pid: Option<Pid>, bundle: &Path, spec: &Spec) -> String {
+pub fn state(id: &str, status: &str, pid: Option<Pid>, bundle: &Path, spec: &Spec) -> Value {
     let mut state = json!({
         "ociVersion": spec.version(),
         "id": id,
@@ -87,14 +87,14 @@ pub fn state(id: &str, status: &str, pid: Option<Pid>, bundle: &Path, spec: &Spe
     if let Some(pid) = pid {
         state["pid"] = pid.as_raw().into();
     }
-    state.to_string()
+    state
 }
 
 /// Runs one hook and waits for it, at most its timeout.
 ///
 /// # Errors
 /// Naming the hook: that it could not be started, its exit code, or that its time was over.
-pub fn run(at: &str, hook: &Hook, state: &str) -> Result<()> {
+pub fn run(at: &str, hook: &Hook, state: &Value) -> Result<()> {
     let step = || format!("run hook {at} {}", hook.path().display());
     let mut command = Command::new(hook.path());
     command.env_clear().current_dir("/").stdin(Stdio::piped());
@@ -109,7 +109,7 @@ pub fn run(at: &str, hook: &Hook, state: &str) -> Result<()> {
     let mut child = command.spawn().doing(step)?;
     if let Some(mut stdin) = child.stdin.take() {
         // A hook that does not read its state is not wrong.
-        let _ = stdin.write_all(state.as_bytes());
+        let _ = stdin.write_all(state.to_string().as_bytes());
     }
     let pidfd = sys::process::pidfd_open(Pid::from_raw(child.id() as i32)).doing(step)?;
     let limit = hook.timeout().map(|seconds| Duration::from_secs(seconds.unsigned_abs()));

@@ -1,5 +1,6 @@
 //! Name spaces: which are new, which are joined, and the maps of a user name space.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::path::PathBuf;
 
@@ -9,7 +10,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::Mode;
 use nix::unistd::{ForkResult, Gid, Uid, setgroups, setresgid, setresuid};
-use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, LinuxTimeOffset, Spec};
 use sys::{Doing, Error, Kind, Result};
 
 /// One effect on the name spaces of a jail.
@@ -27,6 +28,8 @@ pub enum Step {
     Root,
     /// Jail: a new cgroup name space, whose root is the cgroup that the jail is in by now.
     Cgroup,
+    /// Jail: a new time name space, into which the children of this process are born, with the offsets of its clocks.
+    Time { offsets: String },
     /// Jail: the process of the program is made, where the others of the jail see it. The one that makes it ends.
     Program,
 }
@@ -60,6 +63,7 @@ impl fmt::Display for Step {
             Self::Compare { .. } => f.write_str("compare the maps of the user name space that was joined"),
             Self::Root => f.write_str("become root of the user name space"),
             Self::Cgroup => f.write_str("make the cgroup name space"),
+            Self::Time { .. } => f.write_str("make the time name space"),
             Self::Program => f.write_str("clone the process of the program"),
         }
     }
@@ -154,6 +158,7 @@ impl Step {
                 crate::init::hide_and_tie()
             }
             Self::Cgroup => unshare(CloneFlags::CLONE_NEWCGROUP).doing(step),
+            Self::Time { offsets } => time(offsets),
             Self::Program => match sys::process::clone_sibling(0, ctx.birth.as_ref().ok_or_else(missing)?) {
                 Ok(ForkResult::Child) => Ok(()),
                 Ok(ForkResult::Parent { .. }) => sys::process::exit_now(0),
@@ -164,6 +169,41 @@ impl Step {
                 Err(errno) => Err(Error::kernel(step(), errno)),
             },
         }
+    }
+}
+
+/// The clocks that a time name space has, by their names there, and the key of the offset. Source: time_namespaces(7).
+pub const CLOCKS: [&str; 2] = ["monotonic", "boottime"];
+
+/// The offsets as the kernel reads them, all in one write: the first member of the name space ends the time for that.
+pub fn offsets(list: Option<&HashMap<String, LinuxTimeOffset>>) -> String {
+    let offset = |clock| {
+        let offset = list?.get(clock)?;
+        Some(format!("{clock} {} {}\n", offset.secs().unwrap_or_default(), offset.nanosecs().unwrap_or_default()))
+    };
+    CLOCKS.into_iter().filter_map(offset).collect()
+}
+
+fn time(offsets: &str) -> Result<()> {
+    let step = || "make the time name space";
+    match unshare(CloneFlags::from_bits_retain(nix::libc::CLONE_NEWTIME)) {
+        Err(Errno::EINVAL) => {
+            return Err(Error::unsupported(format!("{}: this kernel has none (it came with Linux 5.6)", step())));
+        }
+        made => made.doing(step)?,
+    }
+    if offsets.is_empty() {
+        return Ok(());
+    }
+    match std::fs::write("/proc/self/timens_offsets", offsets) {
+        Err(error) if error.raw_os_error() == Some(Errno::ERANGE as i32) => {
+            let why = "a clock would stand before its zero, or hundreds of years behind it";
+            Err(Error::invalid(format!("use /linux/timeOffsets: {why}")))
+        }
+        Err(error) if error.raw_os_error() == Some(Errno::EPERM as i32) => {
+            Err(Error::new(Kind::Denied, "use /linux/timeOffsets: the runtime lacks CAP_SYS_TIME"))
+        }
+        written => written.doing(|| "write the offsets of the clocks"),
     }
 }
 

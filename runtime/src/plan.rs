@@ -1,7 +1,7 @@
 //! The plan of a jail: every step, in order, before anything is touched.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use base::{Ctx, JailId, Object, Rank, Side};
 use nix::sched::CloneFlags;
@@ -10,7 +10,7 @@ use sys::Result;
 
 use crate::hooks::Moment;
 use crate::program::Program;
-use crate::{console, hooks, namespace, setting};
+use crate::{console, hooks, label, listener, namespace, scheduling, setting};
 
 /// One kernel effect, of whichever leaf.
 #[derive(Clone, Debug)]
@@ -29,6 +29,12 @@ pub enum Step {
     Setting(setting::Step),
     /// The terminal.
     Console(console::Step),
+    /// Scheduling.
+    Scheduling(scheduling::Step),
+    /// Labels of security modules.
+    Label(label::Step),
+    /// The listener of the filter.
+    Listener(listener::Step),
     /// A hook: its JSON pointer, itself, when.
     Hook(String, Hook, Moment),
 }
@@ -43,6 +49,9 @@ impl fmt::Display for Step {
             Self::Namespace(step) => step.fmt(f),
             Self::Setting(step) => step.fmt(f),
             Self::Console(step) => step.fmt(f),
+            Self::Scheduling(step) => step.fmt(f),
+            Self::Label(step) => step.fmt(f),
+            Self::Listener(step) => step.fmt(f),
             Self::Hook(at, hook, _) => write!(f, "run hook {at} {}", hook.path().display()),
         }
     }
@@ -62,13 +71,17 @@ impl Step {
             Self::Cgroup(step) => step.run(ctx),
             Self::Storage(step) => step.run(ctx),
             Self::Netstack(step) => step.run(),
-            Self::Secmodel(step) => step.run(),
+            Self::Secmodel(step) => step.run().map(|listener| ctx.listener = ctx.listener.take().or(listener)),
             Self::Namespace(step) => step.run(ctx),
             Self::Setting(step) => step.run(ctx),
             Self::Console(step) => step.run(ctx),
+            Self::Scheduling(step) => step.run(ctx),
+            Self::Label(step) => step.run(ctx),
+            Self::Listener(step) => step.run(plan, ctx),
             Self::Hook(at, hook, moment) => {
                 let status = if *moment == Moment::StartContainer { "created" } else { "creating" };
-                hooks::run(at, hook, &hooks::state(plan.id.as_str(), status, ctx.pid, &plan.bundle, &plan.spec))
+                let state = hooks::state(plan.id.as_str(), status, ctx.pid, &plan.bundle, &plan.spec);
+                hooks::run(at, hook, &state)
             }
         }
     }
@@ -116,6 +129,20 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// What is left for the host's side when a created jail is started.
+    pub fn rest(id: &JailId, bundle: &Path, spec: &Spec) -> Self {
+        let send = listener::step(spec, "created").map(Step::Listener);
+        let planned = |step| Planned { rank: Rank::Confine, side: Side::Host, step };
+        Self {
+            id: id.clone(),
+            bundle: bundle.to_owned(),
+            spec: spec.clone(),
+            flags: CloneFlags::empty(),
+            steps: send.into_iter().map(planned).collect(),
+            program: Program::default(),
+        }
+    }
+
     /// Whether process 1 waits for `Go`: the host's side has something to do for it right after the clone, or a hook that
     /// it runs is told its number on the host.
     pub fn waits_for_go(&self) -> bool {

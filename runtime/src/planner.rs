@@ -5,14 +5,15 @@ use std::path::Path;
 
 use base::{JailId, Rank, Side};
 use nix::sched::CloneFlags;
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::{Hook, LinuxNamespaceType, Spec};
 use sys::{Error, Result};
 
 use crate::hooks::Moment;
+pub use crate::label::Modules;
 use crate::namespace::{self, Joined, has};
 use crate::plan::{Plan, Planned, Step};
 use crate::program::{self, Ask, text};
-use crate::{hooks, setting};
+use crate::{hooks, listener, setting};
 
 /// What a plan is made from.
 #[derive(Debug)]
@@ -33,6 +34,8 @@ pub struct Input<'a> {
     pub terminal_size: Option<(u16, u16)>,
     /// Whether the jail gets a session keyring of its own.
     pub new_keyring: bool,
+    /// The security modules of this host.
+    pub modules: Modules,
     /// What confines the program, compiled.
     pub confinement: secmodel::Confinement,
     /// Whether hard limits may be raised, as CAP_SYS_RESOURCE allows.
@@ -68,11 +71,12 @@ pub fn plan(input: &Input<'_>) -> Result<Plan> {
         is_first: true,
         user_namespace: has(spec, LinuxNamespaceType::User),
         new_keyring: input.new_keyring,
+        modules: input.modules,
         console_socket: input.console_socket,
         terminal_size: input.terminal_size,
         may_raise: input.may_raise,
     };
-    planner.steps.extend(ask.steps(planner.slot)?);
+    planner.steps.extend(ask.steps(planner.slot, linux)?);
     planner.settings(spec)?;
     for (at, hook, moment) in hooks::all(spec) {
         let (rank, side) = match moment {
@@ -116,13 +120,18 @@ impl Planner {
     fn namespaces(&mut self, spec: &Spec, layout: &cgroup::Layout) -> CloneFlags {
         let mut flags = CloneFlags::empty();
         let list = spec.linux().as_ref().and_then(|linux| linux.namespaces().clone()).unwrap_or_default();
-        let mut joined = Vec::new();
+        let (mut joined, mut time) = (Vec::new(), None);
         for namespace in list {
             let kind = namespace.typ();
             match namespace.path() {
                 // On v1 the jail enters its cgroups only after the clone, and a cgroup name space starts where one is.
                 None if kind == LinuxNamespaceType::Cgroup && !layout.is_pure_v2() => {
                     self.push(Rank::Namespace, Side::Jail, Step::Namespace(namespace::Step::Cgroup));
+                }
+                // Its offsets can be written before the first process is in it only, and clone(2) has no flag for it.
+                None if kind == LinuxNamespaceType::Time => {
+                    let offsets = spec.linux().as_ref().and_then(|linux| linux.time_offsets().as_ref());
+                    time = Some(namespace::Step::Time { offsets: namespace::offsets(offsets) });
                 }
                 None => flags |= namespace::flag(kind),
                 Some(path) => {
@@ -140,6 +149,10 @@ impl Planner {
             let before = pid || has(spec, LinuxNamespaceType::User);
             let rank = if before { Rank::Join } else { Rank::Namespace };
             self.push(rank, Side::Jail, Step::Namespace(namespace::Step::Join(joined)));
+        }
+        if let Some(step) = time {
+            // Behind the joins: a user name space among them is to own it.
+            self.push(Rank::Join, Side::Jail, Step::Namespace(step));
         }
         if has(spec, LinuxNamespaceType::User)
             && let Some(linux) = spec.linux()
@@ -180,14 +193,17 @@ impl Planner {
     /// The confinement, and in it the hooks of startContainer: their programs come from the image, so that they get no
     /// more than the jail's own. The filter is made for that one alone and is loaded behind them, where it can be.
     fn confinement(&mut self, input: &Input<'_>) {
-        let mut steps: Vec<Step> = secmodel::plan(input.confinement.clone()).into_iter().map(Step::Secmodel).collect();
-        let filter = steps.iter().position(|step| matches!(step, Step::Secmodel(secmodel::Step::Seccomp(_))));
+        let mut steps = listener::confine(input.confinement.clone(), input.spec, "creating");
+        let filter = steps.iter().position(listener::is_filter);
         let at = filter.filter(|_| input.confinement.no_new_privs).unwrap_or(steps.len());
         let hooks = hooks::all(input.spec).into_iter().filter(|(.., moment)| *moment == Moment::StartContainer);
-        steps.splice(at..at, hooks.map(|(at, hook, moment)| Step::Hook(at, hook.clone(), moment)));
-        for step in steps {
-            self.push(Rank::Confine, Side::Jail, step);
-        }
+        let planned = |(at, hook, moment): (_, &Hook, _)| Planned {
+            rank: Rank::Confine,
+            side: Side::Jail,
+            step: Step::Hook(at, hook.clone(), moment),
+        };
+        steps.splice(at..at, hooks.map(planned));
+        self.steps.extend(steps);
     }
 
     fn settings(&mut self, spec: &Spec) -> Result<()> {

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 use base::{Rank, Side};
 use nix::sys::resource::Resource;
-use oci_spec::runtime::{PosixRlimit, Process};
+use oci_spec::runtime::{Linux, PosixRlimit, Process};
 use sys::{Error, Result};
 
 use crate::plan::{Planned, Step};
-use crate::{console, setting};
+use crate::{console, label, scheduling, setting};
 
 /// What a process becomes.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Program {
     /// Its arguments; the first is what is looked for.
     pub args: Vec<CString>,
@@ -41,22 +41,27 @@ pub(crate) struct Ask<'a> {
     pub console_socket: Option<&'a Path>,
     /// The size of the caller's terminal, where it has one.
     pub terminal_size: Option<(u16, u16)>,
+    /// The security modules of this host.
+    pub modules: label::Modules,
     /// Whether hard limits may be raised, as CAP_SYS_RESOURCE allows.
     pub may_raise: bool,
 }
 
 impl Ask<'_> {
-    /// Everything but the confinement; `slot` is free for a descriptor.
+    /// Everything but the confinement; `slot` and the next one are free for descriptors.
     ///
     /// # Errors
-    /// `Invalid` for a string with NUL.
-    pub(crate) fn steps(&self, slot: usize) -> Result<Vec<Planned>> {
+    /// `Invalid` for a string with NUL, `Unsupported` for a label of a security module that is not on.
+    pub(crate) fn steps(&self, slot: usize, linux: &Linux) -> Result<Vec<Planned>> {
         let mut steps = Vec::new();
         let mut push = |rank, side, step| steps.push(Planned { rank, side, step });
         push(Rank::Session, Side::Jail, Step::Setting(setting::Step::Session));
         if !self.is_first {
             // The first leaves the caller's session and terminal before anything of the jail sees this one.
             push(Rank::Program, Side::Jail, Step::Setting(setting::Step::Session));
+        }
+        for (rank, side, step) in label::steps(self.process, self.modules, slot + 1)? {
+            push(rank, side, Step::Label(step));
         }
         if self.new_keyring {
             push(Rank::Session, Side::Jail, Step::Setting(setting::Step::Keyring));
@@ -66,10 +71,44 @@ impl Ask<'_> {
         }
         let cwd = text(self.process.cwd().as_os_str().as_bytes(), "/process/cwd")?;
         push(Rank::Check, Side::Jail, Step::Setting(setting::Step::Directory(cwd)));
+        for (rank, side, step) in self.scheduling(linux)? {
+            push(rank, side, Step::Scheduling(step));
+        }
         if self.process.terminal().unwrap_or(false) {
             steps.extend(self.console(slot));
         }
         steps.extend(self.process.rlimits().iter().flatten().flat_map(|limit| self.limit(limit)));
+        Ok(steps)
+    }
+
+    /// What the host's side does is done to the program's own process: a deadline is not inherited, and a policy can be
+    /// told not to be.
+    fn scheduling(&self, linux: &Linux) -> Result<Vec<(Rank, Side, scheduling::Step)>> {
+        let (mut steps, last) = (Vec::new(), self.rank(Rank::Check));
+        if let Some(policy) = self.process.scheduler() {
+            steps.push((last, Side::Host, scheduling::policy(policy, "/process/scheduler")?));
+        }
+        if let Some(priority) = self.process.io_priority() {
+            steps.push((last, Side::Host, scheduling::io_priority(priority, "/process/ioPriority")?));
+        }
+        if let Some(policy) = linux.memory_policy() {
+            steps.push((Rank::Limit, Side::Jail, scheduling::memory(policy, "/linux/memoryPolicy")?));
+        }
+        if let Some(personality) = linux.personality() {
+            steps.push((Rank::Limit, Side::Jail, scheduling::personality(personality, "/linux/personality")?));
+        }
+        // As the specification wants it, not of the jail's own program.
+        if let Some(affinity) = self.process.exec_cpu_affinity().as_ref().filter(|_| !self.is_first) {
+            let at = |key| format!("/process/execCPUAffinity/{key}");
+            if let Some(list) = affinity.initial().clone() {
+                let cpus = scheduling::cpus(&list, &at("initial"))?;
+                steps.push((Rank::Source, Side::Host, scheduling::Step::Runtime { list, cpus }));
+            }
+            if let Some(list) = affinity.cpu_affinity_final().clone() {
+                let cpus = scheduling::cpus(&list, &at("final"))?;
+                steps.push((Rank::Limit, Side::Jail, scheduling::Step::Cpus { list, cpus }));
+            }
+        }
         Ok(steps)
     }
 

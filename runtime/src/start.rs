@@ -2,17 +2,19 @@
 
 use std::path::Path;
 
-use base::{JailId, Object};
+use base::{Ctx, JailId, Object};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use serde_json::Value;
 use std::os::fd::AsRawFd;
 use sys::{Doing, Error, Kind, Result};
 
 use crate::channel::{Channel, Message};
 use crate::create::{self, Request};
 use crate::foreground::{self, Signals};
-use crate::hooks;
 use crate::jail::{self, Jail, Status};
+use crate::plan::Plan;
 use crate::store::{Entry, Store};
+use crate::{hooks, listener};
 
 /// Starts the program of a created jail.
 ///
@@ -31,21 +33,29 @@ pub fn start(root: &Path, id: &JailId) -> Result<()> {
             return Err(Error::new(Kind::WrongState, format!("{}: it is {other}, not created", step())));
         }
     };
+    let spec = jail.spec()?;
+    let bundle = jail.state()?.bundle.clone();
+    let rest = Plan::rest(id, &bundle, &spec);
+    let mut ctx = Ctx { pid, ..Ctx::default() };
+    // Before process 1 has heard anything: without its agent the jail stays as it is.
+    ctx.agent = listener::step(&spec, "created").map(|step| step.connect()).transpose()?;
     let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).doing(step)?;
     let address = UnixAddr::new(&jail::control(&jail.entry)).doing(step)?;
     connect(fd.as_raw_fd(), &address).doing(step)?;
     let channel = Channel::new(fd, "process 1");
     channel.say(&Message::Start, None)?;
-    create::started(&channel)?;
+    if let Err(error) = create::started(&rest, &mut ctx, &channel) {
+        // It may wait for an agent that does not have the listener.
+        let killed = if rest.steps.is_empty() { Ok(()) } else { jail.kill(nix::libc::SIGKILL, false) };
+        return Err(killed.err().map_or(error.clone(), |other| error.and(other)));
+    }
     drop(lock);
-    let spec = jail.spec()?;
-    let state = hooks::state(id.as_str(), "running", pid, &jail.state()?.bundle, &spec);
-    after_start(&spec, &state);
+    after_start(&spec, &hooks::state(id.as_str(), "running", pid, &bundle, &spec));
     Ok(())
 }
 
 /// The hooks of `poststart`. The specification wants a warning where one fails: the program runs already.
-fn after_start(spec: &oci_spec::runtime::Spec, state: &str) {
+fn after_start(spec: &oci_spec::runtime::Spec, state: &Value) {
     for (at, hook, _) in hooks::all(spec).iter().filter(|(.., moment)| *moment == hooks::Moment::Poststart) {
         if let Err(error) = hooks::run(at, hook, state) {
             crate::log::warn(&error.to_string());

@@ -66,6 +66,47 @@ fn the_program_is_the_last_line_and_the_confinement_stands_right_before_it() {
 }
 
 #[test]
+fn what_a_process_asks_of_the_kernel_comes_where_it_works() {
+    let mut spec = minimal();
+    spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "time"}));
+    spec["linux"]["timeOffsets"] = json!({"boottime": {"secs": -1}});
+    spec["linux"]["memoryPolicy"] = json!({"mode": "MPOL_BIND", "nodes": "0"});
+    spec["linux"]["personality"] = json!({"domain": "LINUX32"});
+    spec["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/agent",
+        "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]});
+    spec["process"]["scheduler"] = json!({"policy": "SCHED_RR", "priority": 1});
+    spec["process"]["ioPriority"] = json!({"class": "IOPRIO_CLASS_BE", "priority": 2});
+    spec["process"]["execCPUAffinity"] = json!({"initial": "0", "final": "0"});
+    spec["process"]["apparmorProfile"] = json!("profile");
+    spec["process"]["selinuxLabel"] = json!("a:b:c:d");
+    let lines = text(&spec, &v2());
+    let expected = [
+        "host  open /proc of the host",
+        "jail  make the time name space",
+        "host  clone process 1",
+        "jail  write \"a:b:c:d\" to /proc/self/attr/keycreate",
+        "jail  make a session keyring",
+        "jail  change to the new root",
+        "jail  write \"exec profile\" to /proc/self/attr/exec",
+        "jail  write \"a:b:c:d\" to /proc/self/attr/exec",
+        "jail  use / as working directory",
+        "host  set the scheduler SCHED_RR",
+        "host  set the I/O priority IOPRIO_CLASS_BE:2",
+        "jail  wait for start",
+        "jail  set the memory policy MPOL_BIND:0",
+        "jail  set the personality LINUX32",
+        "jail  forbid new privileges",
+        "jail  load a system call filter of 1 instructions",
+        "host  send the seccomp listener to /agent",
+        "jail  execute true",
+    ];
+    let found: Vec<_> = lines.iter().filter(|line| expected.contains(&line.as_str())).collect();
+    assert_eq!(found, expected, "{lines:#?}");
+    // Of exec only.
+    assert!(!lines.iter().any(|line| line.contains("CPUs")));
+}
+
+#[test]
 fn no_mount_may_hide_proc_or_the_root() {
     for (target, kind) in
         [("/proc/sys", "tmpfs"), ("/proc/self/attr", "tmpfs"), ("/proc", "tmpfs"), ("/dev/..", "tmpfs")]

@@ -54,7 +54,8 @@ pub fn cached(profile: &LinuxSeccomp, cache: BorrowedFd<'_>) -> Result<Filter> {
 }
 
 fn key(profile: &LinuxSeccomp) -> Result<Key> {
-    let json = serde_json::to_vec(profile).map_err(|error| Error::invalid(format!("write /linux/seccomp: {error}")))?;
+    let json = serde_json::to_vec(&crate::seccomp::without_listener(profile))
+        .map_err(|error| Error::invalid(format!("write /linux/seccomp: {error}")))?;
     let host = uname().doing(|| "read the name of this kernel")?;
     let version = ScmpVersion::current().map_err(|error| Error::unsupported(format!("use libseccomp: {error}")))?;
     let version = format!("{}.{}.{}", version.major, version.minor, version.micro);

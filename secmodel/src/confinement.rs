@@ -1,6 +1,7 @@
 //! What the jail's side does to itself last, and in which order.
 
 use std::fmt;
+use std::os::fd::OwnedFd;
 
 use caps::{CapSet, Capability, CapsHashSet};
 use nix::errno::Errno;
@@ -119,11 +120,11 @@ fn sorted(set: &CapsHashSet) -> Vec<Capability> {
 }
 
 impl Step {
-    /// Does the step to the calling process, which has one thread.
+    /// Does the step to the calling process, which has one thread. The answer is the listener of a filter that notifies.
     ///
     /// # Errors
     /// The kernel's refusal, with the step.
-    pub fn run(&self) -> Result<()> {
+    pub fn run(&self) -> Result<Option<OwnedFd>> {
         match self {
             Self::Umask(mask) => _ = umask(Mode::from_bits_truncate(*mask)),
             Self::Bounding(dropped) => {
@@ -155,9 +156,11 @@ impl Step {
                 }
             }
             Self::NoNewPrivs => set_no_new_privs().doing(|| self)?,
-            Self::Seccomp(filter) => sys::process::seccomp_load(&filter.program, filter.flags).doing(|| self)?,
+            Self::Seccomp(filter) => {
+                return sys::process::seccomp_load(&filter.program, filter.flags).doing(|| self);
+            }
         }
-        Ok(())
+        Ok(None)
     }
 }
 

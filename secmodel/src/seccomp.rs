@@ -1,5 +1,6 @@
 //! From a profile to a BPF program.
 
+use std::borrow::Cow;
 use std::fs::File;
 use std::io::{Read, Seek};
 
@@ -17,9 +18,11 @@ use crate::prologue::{self, Block, X32_BIT};
 /// The longest program that the kernel takes, in instructions: BPF_MAXINSNS of linux/bpf_common.h.
 pub const LONGEST: usize = 4096;
 
-/// SECCOMP_FILTER_FLAG_LOG and SECCOMP_FILTER_FLAG_SPEC_ALLOW of linux/seccomp.h.
+/// SECCOMP_FILTER_FLAG_* of linux/seccomp.h.
 const FLAG_LOG: u32 = 2;
 const FLAG_SPEC_ALLOW: u32 = 4;
+const FLAG_NEW_LISTENER: u32 = 8;
+const FLAG_WAIT_KILLABLE_RECV: u32 = 32;
 
 /// A compiled filter, ready for [`sys::process::seccomp_load`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,10 +69,10 @@ pub(crate) const ARCHITECTURES: &[(Arch, ScmpArch)] = &[
 /// ENOSYS where that is the default.
 ///
 /// # Errors
-/// `Unsupported` with the JSON pointer for SCMP_ACT_NOTIFY and all that belongs to it, and for a program that is longer
-/// than [`LONGEST`]; `Invalid` with the pointer for what libseccomp refuses.
+/// `Unsupported` for a program that is longer than [`LONGEST`]; `Invalid` with the JSON pointer for what libseccomp
+/// refuses.
 pub fn compile(profile: &LinuxSeccomp) -> Result<Filter> {
-    let flags = flags(profile)?;
+    let flags = flags(profile);
     let default = action(profile.default_action(), profile.default_errno_ret(), "defaultAction")?;
     let architectures = architectures(profile);
     let mut context = context(default, &architectures)?;
@@ -90,32 +93,82 @@ pub fn compile(profile: &LinuxSeccomp) -> Result<Filter> {
     Ok(Filter { program, flags })
 }
 
-fn listener(pointer: &str) -> Error {
-    Error::unsupported(format!("compile /linux/seccomp/{pointer}: notifying a seccomp agent is not supported"))
+/// Checks what libseccomp does not: what a profile that notifies an agent needs.
+///
+/// # Errors
+/// `Invalid` with the JSON pointer. Notifying by default, or of write(2), is refused as with runc: the process that loads
+/// the filter would wait for an agent that does not have the listener yet.
+pub fn check(profile: &LinuxSeccomp) -> Result<()> {
+    let wrong = |key: &str, why: &str| Err(Error::invalid(format!("use /linux/seccomp/{key}: {why}")));
+    if profile.default_action() == LinuxSeccompAction::ScmpActNotify {
+        return wrong("defaultAction", "SCMP_ACT_NOTIFY would stop the process that hands over the listener");
+    }
+    for (at, rule) in profile.syscalls().iter().flatten().enumerate().filter(|(_, rule)| is_notify(rule)) {
+        if rule.names().iter().any(|name| name == "write") {
+            let why = "SCMP_ACT_NOTIFY of write would stop the process that hands over the listener";
+            return wrong(&format!("syscalls/{at}"), why);
+        }
+        if profile.listener_path().is_none() {
+            return wrong(&format!("syscalls/{at}/action"), "SCMP_ACT_NOTIFY needs /linux/seccomp/listenerPath");
+        }
+    }
+    match (profile.listener_path(), profile.listener_metadata()) {
+        (None, Some(_)) => wrong("listenerMetadata", "it needs /linux/seccomp/listenerPath"),
+        (Some(path), _) if !path.is_absolute() => wrong("listenerPath", "it is not absolute"),
+        _ => Ok(()),
+    }
 }
 
-/// The flags for the kernel. TSYNC says nothing here, since there is one thread.
-pub(crate) fn flags(profile: &LinuxSeccomp) -> Result<u32> {
-    if profile.listener_path().is_some() {
-        return Err(listener("listenerPath"));
+fn is_notify(rule: &LinuxSyscall) -> bool {
+    rule.action() == LinuxSeccompAction::ScmpActNotify
+}
+
+/// Whether a rule of a profile notifies an agent.
+pub fn notifies(profile: &LinuxSeccomp) -> bool {
+    profile.syscalls().iter().flatten().any(is_notify)
+}
+
+/// The first of `calls` of which a profile notifies an agent.
+pub fn notified<'a>(profile: &LinuxSeccomp, calls: &[&'a str]) -> Option<&'a str> {
+    let named = |call: &str| {
+        let mut rules = profile.syscalls().iter().flatten().filter(|rule| is_notify(rule));
+        rules.any(|rule| rule.names().iter().any(|name| name == call))
+    };
+    calls.iter().copied().find(|call| named(call))
+}
+
+/// A profile without what is told to the agent only, which changes no filter.
+pub(crate) fn without_listener(profile: &LinuxSeccomp) -> Cow<'_, LinuxSeccomp> {
+    if profile.listener_path().is_none() && profile.listener_metadata().is_none() {
+        return Cow::Borrowed(profile);
     }
-    if profile.listener_metadata().is_some() {
-        return Err(listener("listenerMetadata"));
-    }
-    profile.flags().iter().flatten().enumerate().try_fold(0, |flags, (at, flag)| {
-        Ok(flags
+    let mut profile = profile.clone();
+    profile.set_listener_path(None).set_listener_metadata(None);
+    Cow::Owned(profile)
+}
+
+/// The flags for the kernel. TSYNC says nothing here, since there is one thread; how to wait for an agent says nothing
+/// where none is notified.
+pub(crate) fn flags(profile: &LinuxSeccomp) -> u32 {
+    let listens = notifies(profile);
+    let first = if listens { FLAG_NEW_LISTENER } else { 0 };
+    profile.flags().iter().flatten().fold(first, |flags, flag| {
+        flags
             | match flag {
                 LinuxSeccompFilterFlag::SeccompFilterFlagLog => FLAG_LOG,
                 LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow => FLAG_SPEC_ALLOW,
-                LinuxSeccompFilterFlag::SeccompFilterFlagTsync => 0,
-                LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => {
-                    return Err(listener(&format!("flags/{at}")));
-                }
-            })
+                LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv if listens => FLAG_WAIT_KILLABLE_RECV,
+                LinuxSeccompFilterFlag::SeccompFilterFlagTsync
+                | LinuxSeccompFilterFlag::SeccompFilterFlagWaitKillableRecv => 0,
+            }
     })
 }
 
 pub(crate) fn action(action: LinuxSeccompAction, value: Option<u32>, pointer: &str) -> Result<ScmpAction> {
+    let returns = matches!(action, LinuxSeccompAction::ScmpActErrno | LinuxSeccompAction::ScmpActTrace);
+    if value.is_some() && !returns {
+        return Err(Error::invalid(format!("compile /linux/seccomp/{pointer}: {action} returns no error number")));
+    }
     let value = u16::try_from(value.unwrap_or(Errno::EPERM as u32))
         .map_err(|_| Error::invalid(format!("compile /linux/seccomp/{pointer}: its return value is above 65535")))?;
     Ok(match action {
@@ -126,7 +179,7 @@ pub(crate) fn action(action: LinuxSeccompAction, value: Option<u32>, pointer: &s
         LinuxSeccompAction::ScmpActTrace => ScmpAction::Trace(value),
         LinuxSeccompAction::ScmpActLog => ScmpAction::Log,
         LinuxSeccompAction::ScmpActAllow => ScmpAction::Allow,
-        LinuxSeccompAction::ScmpActNotify => return Err(listener(pointer)),
+        LinuxSeccompAction::ScmpActNotify => ScmpAction::Notify,
     })
 }
 
@@ -136,6 +189,7 @@ fn returned(action: ScmpAction) -> u32 {
         ScmpAction::KillProcess => 0x8000_0000,
         ScmpAction::Trap => 0x0003_0000,
         ScmpAction::Errno(errno) => 0x0005_0000 | errno as u32 & 0xffff,
+        ScmpAction::Notify => 0x7fc0_0000,
         ScmpAction::Trace(value) => 0x7ff0_0000 | u32::from(value),
         ScmpAction::Log => 0x7ffc_0000,
         ScmpAction::Allow => 0x7fff_0000,

@@ -1,9 +1,9 @@
 //! What of seccomp can be asked for: the specification's words, each tried on the code that carries it out.
 
 use libseccomp::{ScmpAction, ScmpFilterContext, ScmpVersion};
-use oci_spec::runtime::{Arch, LinuxSeccomp, LinuxSeccompAction, LinuxSeccompFilterFlag, LinuxSeccompOperator};
+use oci_spec::runtime::{Arch, LinuxSeccompAction, LinuxSeccompFilterFlag, LinuxSeccompOperator};
 
-use crate::seccomp::{ARCHITECTURES, action, flags};
+use crate::seccomp::{ARCHITECTURES, action};
 
 /// Every action of the specification.
 const ACTIONS: [LinuxSeccompAction; 9] = [
@@ -29,7 +29,7 @@ pub const OPERATORS: [LinuxSeccompOperator; 7] = [
     LinuxSeccompOperator::ScmpCmpNe,
 ];
 
-/// Every flag of the specification.
+/// Every flag of the specification; all are carried out.
 pub const FLAGS: [LinuxSeccompFilterFlag; 4] = [
     LinuxSeccompFilterFlag::SeccompFilterFlagLog,
     LinuxSeccompFilterFlag::SeccompFilterFlagSpecAllow,
@@ -40,16 +40,6 @@ pub const FLAGS: [LinuxSeccompFilterFlag; 4] = [
 /// The actions that are carried out.
 pub fn actions() -> Vec<LinuxSeccompAction> {
     ACTIONS.into_iter().filter(|one| action(*one, None, "").is_ok()).collect()
-}
-
-/// The flags that are carried out.
-pub fn supported_flags() -> Vec<LinuxSeccompFilterFlag> {
-    let alone = |flag: &LinuxSeccompFilterFlag| {
-        let mut profile = LinuxSeccomp::default();
-        profile.set_flags(Some(vec![*flag]));
-        flags(&profile).is_ok()
-    };
-    FLAGS.into_iter().filter(alone).collect()
 }
 
 /// The architectures that this libseccomp takes beside the native one: not those of the other byte order, nor newer ones.

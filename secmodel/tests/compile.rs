@@ -4,7 +4,7 @@
 use nix::errno::Errno;
 use nix::sys::prctl::set_no_new_privs;
 use oci_spec::runtime::LinuxSeccomp;
-use secmodel::seccomp::compile;
+use secmodel::seccomp::{check, compile};
 use sys::Kind;
 
 fn profile(json: &str) -> LinuxSeccomp {
@@ -23,34 +23,55 @@ fn under<T: Send + 'static>(json: &str, test: impl FnOnce() -> T + Send + 'stati
 }
 
 #[test]
-fn what_is_not_supported_is_refused_with_its_place() {
+fn what_makes_no_sense_is_refused_with_its_place() {
     for (json, place) in [
-        (r#"{"defaultAction":"SCMP_ACT_NOTIFY"}"#, "/linux/seccomp/defaultAction:"),
-        (r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/x"}"#, "/linux/seccomp/listenerPath:"),
-        (r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerMetadata":"x"}"#, "/linux/seccomp/listenerMetadata:"),
         (
-            r#"{"defaultAction":"SCMP_ACT_ALLOW","flags":["SECCOMP_FILTER_FLAG_LOG",
-                "SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV"]}"#,
-            "/linux/seccomp/flags/1:",
+            r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["read"],"action":"SCMP_ACT_ERRNO",
+                "args":[{"index":6,"value":1,"op":"SCMP_CMP_EQ"}]}]}"#,
+            "syscalls/0/args/0/index:",
         ),
+        (r#"{"defaultAction":"SCMP_ACT_KILL","defaultErrnoRet":1}"#, "defaultAction: SCMP_ACT_KILL returns no"),
         (
-            r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["read"],"action":"SCMP_ACT_ALLOW"},
-                {"names":["mkdir"],"action":"SCMP_ACT_NOTIFY"}]}"#,
-            "/linux/seccomp/syscalls/1/action:",
+            r#"{"defaultAction":"SCMP_ACT_ERRNO","syscalls":[{"names":["read"],"action":"SCMP_ACT_TRAP","errnoRet":7}]}"#,
+            "syscalls/0/action: SCMP_ACT_TRAP returns no",
         ),
-        (
-            r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mseal"],"action":"SCMP_ACT_ERRNO",
-                "args":[{"index":0,"value":1,"op":"SCMP_CMP_EQ"}]}]}"#,
-            "/linux/seccomp/syscalls/0:",
-        ),
+        (r#"{"defaultAction":"SCMP_ACT_ERRNO","defaultErrnoRet":65536}"#, "defaultAction:"),
     ] {
         let error = compile(&profile(json)).unwrap_err();
-        assert_eq!(error.kind, Kind::Unsupported, "{error}");
-        assert!(error.to_string().starts_with(&format!("cannot compile {place}")), "{error}");
+        assert_eq!(error.kind, Kind::Invalid, "{error}");
+        assert!(error.to_string().starts_with(&format!("cannot compile /linux/seccomp/{place}")), "{error}");
     }
-    let wrong = r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["read"],"action":"SCMP_ACT_ERRNO",
-        "args":[{"index":6,"value":1,"op":"SCMP_CMP_EQ"}]}]}"#;
-    assert_eq!(compile(&profile(wrong)).unwrap_err().kind, Kind::Invalid);
+    let new = r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[{"names":["mseal"],"action":"SCMP_ACT_ERRNO",
+        "args":[{"index":0,"value":1,"op":"SCMP_CMP_EQ"}]}]}"#;
+    let error = compile(&profile(new)).unwrap_err();
+    assert_eq!(error.kind, Kind::Unsupported, "{error}");
+    assert!(error.to_string().starts_with("cannot compile /linux/seccomp/syscalls/0:"), "{error}");
+}
+
+#[test]
+fn a_profile_that_notifies_asks_for_a_listener_and_any_other_for_none() {
+    let flags = r#""flags":["SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV","SECCOMP_FILTER_FLAG_LOG"]"#;
+    let notify = r#""syscalls":[{"names":["mkdir"],"action":"SCMP_ACT_NOTIFY"}]"#;
+    let of = |rest: &str| compile(&profile(&format!(r#"{{"defaultAction":"SCMP_ACT_ALLOW",{rest}}}"#))).unwrap().flags;
+    assert_eq!(of(flags), 2);
+    assert_eq!(of(notify), 8);
+    assert_eq!(of(&format!("{flags},{notify}")), 2 | 8 | 32);
+}
+
+#[test]
+fn an_agent_and_what_it_is_told_are_checked_with_their_place() {
+    let rule = |call: &str| format!(r#""syscalls":[{{"names":["{call}"],"action":"SCMP_ACT_NOTIFY"}}]"#);
+    for (rest, place) in [
+        (rule("mkdir"), "syscalls/0/action: "),
+        (format!(r#""listenerPath":"/x",{}"#, rule("write")), "syscalls/0: "),
+        (r#""listenerMetadata":"x""#.to_owned(), "listenerMetadata: "),
+        (r#""listenerPath":"x""#.to_owned(), "listenerPath: "),
+    ] {
+        let error = check(&profile(&format!(r#"{{"defaultAction":"SCMP_ACT_ALLOW",{rest}}}"#))).unwrap_err();
+        assert!(error.to_string().starts_with(&format!("cannot use /linux/seccomp/{place}")), "{error}");
+    }
+    assert!(check(&profile(r#"{"defaultAction":"SCMP_ACT_NOTIFY","listenerPath":"/x"}"#)).is_err());
+    assert!(check(&profile(r#"{"defaultAction":"SCMP_ACT_ALLOW","listenerPath":"/x"}"#)).is_ok());
 }
 
 #[test]

@@ -216,16 +216,33 @@ pub fn exit_now(code: i32) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Loads a seccomp filter into the calling thread. Source: seccomp(2), SECCOMP_SET_MODE_FILTER.
+/// Takes a copy of descriptor number `number` of another process. Source: pidfd_getfd(2).
+///
+/// # Errors
+/// `EPERM` without the right to trace it (`CAP_SYS_PTRACE`), `EBADF` where it has no such descriptor.
+pub fn pidfd_getfd(pidfd: impl AsFd, number: RawFd) -> nix::Result<OwnedFd> {
+    // SAFETY: no memory is passed; a result that is not an error is a new descriptor that nobody else owns.
+    unsafe {
+        let fd = Errno::result(libc::syscall(libc::SYS_pidfd_getfd, pidfd.as_fd().as_raw_fd(), number, 0))?;
+        Ok(OwnedFd::from_raw_fd(fd as RawFd))
+    }
+}
+
+/// Loads a seccomp filter into the calling thread, and gives its listener where SECCOMP_FILTER_FLAG_NEW_LISTENER is
+/// among the flags. Source: seccomp(2), SECCOMP_SET_MODE_FILTER.
 ///
 /// `program` is an array of `struct sock_filter` as bytes, eight each.
 ///
 /// # Errors
-/// `EACCES` without `no_new_privs` or `CAP_SYS_ADMIN`, `EINVAL` for a program that the kernel's checker refuses.
-pub fn seccomp_load(program: &[u8], flags: u32) -> nix::Result<()> {
+/// `EACCES` without `no_new_privs` or `CAP_SYS_ADMIN`, `EINVAL` for a program that the kernel's checker refuses, `EBUSY`
+/// where a filter with a listener is there already.
+pub fn seccomp_load(program: &[u8], flags: u32) -> nix::Result<Option<OwnedFd>> {
     let len = u16::try_from(program.len() / size_of::<libc::sock_filter>()).map_err(|_| Errno::EINVAL)?;
     let fprog = libc::sock_fprog { len, filter: program.as_ptr().cast_mut().cast() };
     // SAFETY: `fprog` points to `len` whole instructions that outlive the call; the kernel copies them byte by byte.
     let ret = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, &raw const fprog) };
-    Errno::result(ret).map(drop)
+    let ret = Errno::result(ret)?;
+    let listens = flags & libc::SECCOMP_FILTER_FLAG_NEW_LISTENER as u32 != 0;
+    // SAFETY: with this flag the result is a new descriptor that nobody else owns.
+    Ok(listens.then(|| unsafe { OwnedFd::from_raw_fd(ret as RawFd) }))
 }

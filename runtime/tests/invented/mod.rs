@@ -6,8 +6,8 @@ use base::JailId;
 use cgroup::{Hierarchy, Layout};
 use oci_spec::runtime::Spec;
 use runtime::plan::Plan;
-use runtime::planner::{Input, plan};
-use secmodel::{Caps, Confinement};
+use runtime::planner::{Input, Modules, plan};
+use secmodel::{Caps, Confinement, Filter};
 
 fn hierarchy(mount: &str, controllers: &[&str]) -> Hierarchy {
     let controllers = controllers.iter().map(ToString::to_string).collect();
@@ -35,6 +35,8 @@ pub fn hybrid() -> Layout {
 /// # Errors
 /// As the planner.
 pub fn planned(spec: &Spec, layout: &Layout, caps: Caps) -> sys::Result<Plan> {
+    let profile = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    let notifies = profile.is_some_and(secmodel::seccomp::notifies);
     plan(&Input {
         id: &JailId::new("x")?,
         bundle: Path::new("/bundle"),
@@ -52,9 +54,11 @@ pub fn planned(spec: &Spec, layout: &Layout, caps: Caps) -> sys::Result<Plan> {
             umask: Some(0o022),
             caps,
             no_new_privs: true,
-            filter: None,
+            // How long a filter is depends on the library; that it has a listener does not.
+            filter: notifies.then(|| Filter { program: vec![0; 8], flags: 8 }),
         },
         may_raise: true,
+        modules: Modules { apparmor: true, selinux: true },
         clone: None,
     })
 }
