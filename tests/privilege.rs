@@ -16,6 +16,29 @@ fn caps(numbers: &[u32]) -> String {
 const CHOWN: u32 = 0;
 const KILL: u32 = 5;
 
+/// Such as one of a kernel that is newer than this program.
+#[test]
+fn a_capability_that_nobody_knows_is_one_warning_and_the_others_are_given() {
+    if !require_root() {
+        return;
+    }
+    for runtime in runtimes() {
+        let (mut bundle, host) = stage_of(runtime.clone());
+        bundle.capabilities(&["CAP_OF_THE_FUTURE", "CAP_KILL"]);
+        let done = bundle.args(&["cat", "/proc/self/status"]).run();
+        assert!(done.is_ok() && done.err.contains("CAP_OF_THE_FUTURE"), "{done}");
+        assert_eq!(field(&done.out, "CapBnd"), caps(&[KILL]));
+        bundle.start_sleeper();
+        assert_eq!(field(&bundle.exec(&["cat", "/proc/self/status"]).out, "CapEff"), caps(&[KILL]));
+        bundle.delete_force().ok();
+        left_nothing(&bundle, &host);
+    }
+    let done = Bundle::new().capabilities(&["CAP_OF_THE_FUTURE"]).run();
+    // One in each of three sets.
+    assert_eq!(done.err.lines().count(), 3, "{done}");
+    assert!(done.err.contains("unknown capability \"CAP_OF_THE_FUTURE\" at /process/capabilities/"), "{done}");
+}
+
 #[test]
 fn every_capability_set_is_the_one_that_was_asked_for() {
     if !require_root() {

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 
 use serde_json::{Value, json};
 use tests::processes::field;
-use tests::{Bundle, LIMIT, finish, installed, jail, left_nothing, require_root, runtimes, stage, stage_of};
+use tests::{Bundle, LIMIT, finish, installed, jail, left_nothing, require_root, running, runtimes, stage, stage_of};
 
 #[test]
 fn a_value_of_the_configuration_is_never_a_word_of_the_shell() {
@@ -158,12 +158,12 @@ fn limits_are_set_soft_and_hard() {
 }
 
 /// The binary under test with a user that may raise nothing, as containers of containers have it.
-fn without_resources(bundle: &Bundle, limits: &[&str]) -> Command {
+fn without_resources(bundle: &Bundle, limits: &[&str], words: &[&str]) -> Command {
     bundle.write();
-    let mut run = Command::new("prlimit");
-    run.args(limits).args(["setpriv", "--bounding-set", "-sys_resource"]).arg(jail());
-    run.arg("--root").arg(&bundle.root).args(["run", "--bundle"]).arg(&bundle.dir).arg(&bundle.id).stdin(Stdio::null());
-    run
+    let mut command = Command::new("prlimit");
+    command.args(limits).args(["setpriv", "--bounding-set", "-sys_resource"]).arg(jail());
+    command.arg("--root").arg(&bundle.root).args(words).stdin(Stdio::null());
+    command
 }
 
 #[test]
@@ -174,7 +174,8 @@ fn a_limit_that_may_not_be_raised_stays_with_a_warning() {
     let (mut bundle, host) = stage();
     bundle.set("/process/rlimits", json!([{"type": "RLIMIT_CORE", "soft": 2000, "hard": 2000}]));
     bundle.args(&["grep", "Max core", "/proc/self/limits"]);
-    let done = finish(&mut without_resources(&bundle, &["--core=1000:1000"]), LIMIT);
+    let run = ["run", "--bundle", &bundle.dir.to_string_lossy(), &bundle.id];
+    let done = finish(&mut without_resources(&bundle, &["--core=1000:1000"], &run), LIMIT);
     assert!(done.is_ok() && done.out.split_whitespace().skip(4).take(2).eq(["1000", "1000"]), "{done}");
     assert!(done.err.starts_with("jail: warning: ") && done.err.contains("RLIMIT_CORE"), "{done}");
     assert_eq!(done.err.lines().count(), 1, "{done}");
@@ -203,9 +204,33 @@ fn a_score_that_may_not_be_lowered_stays_with_a_warning() {
     let (mut bundle, host) = stage();
     bundle.set("/process/oomScoreAdj", -999).args(&["cat", "/proc/self/oom_score_adj"]);
     let own = fs::read_to_string("/proc/self/oom_score_adj").unwrap();
-    let done = finish(&mut without_resources(&bundle, &[]), LIMIT);
+    let run = ["run", "--bundle", &bundle.dir.to_string_lossy(), &bundle.id];
+    let done = finish(&mut without_resources(&bundle, &[], &run), LIMIT);
     assert!(done.is_ok() && done.out == own, "{done}");
     assert!(done.err.starts_with("jail: warning: ") && done.err.contains("oom_score_adj"), "{done}");
     assert_eq!(done.err.lines().count(), 1, "{done}");
+    left_nothing(&bundle, &host);
+}
+
+#[test]
+fn exec_keeps_a_limit_and_a_score_that_may_not_be_changed_with_a_warning_each() {
+    if !require_root() || !installed("setpriv") || !installed("prlimit") {
+        return;
+    }
+    let (bundle, host) = running();
+    let mut process = bundle.spec["process"].clone();
+    process["args"] = json!(["cat", "/proc/self/oom_score_adj"]);
+    process["oomScoreAdj"] = json!(-999);
+    process["rlimits"] = json!([{"type": "RLIMIT_CORE", "soft": 2000, "hard": 2000}]);
+    let document = bundle.dir.join("process.json");
+    fs::write(&document, process.to_string()).unwrap();
+    let exec = ["exec", "--process", &document.to_string_lossy(), &bundle.id];
+    let done = finish(&mut without_resources(&bundle, &["--core=1000:1000"], &exec), LIMIT);
+    assert!(done.is_ok() && done.out == fs::read_to_string("/proc/self/oom_score_adj").unwrap(), "{done}");
+    for word in ["RLIMIT_CORE", "oom_score_adj"] {
+        assert!(done.err.lines().any(|line| line.starts_with("jail: warning: ") && line.contains(word)), "{done}");
+    }
+    assert_eq!(done.err.lines().count(), 2, "{done}");
+    bundle.delete_force().ok();
     left_nothing(&bundle, &host);
 }

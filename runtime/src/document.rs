@@ -63,7 +63,7 @@ pub fn parse<T: DeserializeOwned>(text: &str, name: &str) -> Result<(T, Vec<Stri
         strict::from_str(text).map_err(|wrong| Error::invalid(format!("use {name}:{wrong}")))?;
     refuse_nul(text, name)?;
     unknown.sort();
-    let warnings = unknown.into_iter().map(|place| format!("{name}: unknown property {place} is ignored")).collect();
+    let warnings = unknown.into_iter().map(|what| format!("{name}: unknown {what} is ignored")).collect();
     Ok((parsed, warnings))
 }
 

@@ -4,7 +4,7 @@
 //!
 //! - An error has its JSON pointer. Where a value stands is a list of parents on the stack, and becomes text only for
 //!   an error or a warning, so that a good document pays for no path.
-//! - A property that no type knows is noted with its pointer.
+//! - A property that no type knows is noted with its pointer; so is a capability, and both are passed over.
 //! - A list is not taken for an object. Derived code also reads the members of a structure from a list in their order,
 //!   and `"user": [0, 0]` would be a user who was never spelled out.
 //!
@@ -18,11 +18,13 @@
 use std::borrow::Cow;
 use std::cell::{OnceCell, RefCell};
 use std::fmt;
+use std::marker::PhantomData;
 
+use oci_spec::runtime::Capability;
 use serde::Deserialize;
-use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, IntoDeserializer, Visitor};
+use serde::de::{self, DeserializeOwned, DeserializeSeed, Deserializer, IntoDeserializer, Visitor, value};
 
-/// Reads a document that is the whole of `text`. The answer also has the pointers of the properties that nobody knows.
+/// Reads a document that is the whole of `text`. The answer also has what nobody knows, as words with pointers.
 ///
 /// # Errors
 /// The first thing that is wrong, as `line:column: pointer: reason`.
@@ -66,6 +68,12 @@ impl Place<'_> {
             Self::Root(notes) => notes,
             Self::Key(parent, _) | Self::Item(parent, _) => parent.notes(),
         }
+    }
+
+    /// Whether this is a set of capabilities. The specification wants a warning for one that nobody knows, such as one of
+    /// a kernel that is newer than our types, and not an error.
+    fn holds_capabilities(&self) -> bool {
+        matches!(self, Self::Key(Self::Key(_, "capabilities"), _))
     }
 
     /// The JSON pointer (RFC 6901).
@@ -153,7 +161,7 @@ impl<'de, D: Deserializer<'de>> Deserializer<'de> for Strict<'_, D> {
 
     /// This is how derived code passes over the value of a key that it does not know.
     fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, D::Error> {
-        self.place.notes().unknown.borrow_mut().push(self.place.pointer());
+        self.place.notes().unknown.borrow_mut().push(format!("property {}", self.place.pointer()));
         self.json.deserialize_ignored_any(visitor)
     }
 }
@@ -204,9 +212,20 @@ impl<'de, A: de::SeqAccess<'de>> de::SeqAccess<'de> for List<'_, A> {
     type Error = A::Error;
 
     fn next_element_seed<S: DeserializeSeed<'de>>(&mut self, seed: S) -> Result<Option<S::Value>, A::Error> {
-        let place = Place::Item(self.place, self.index);
-        self.index += 1;
-        self.items.next_element_seed(At { seed, place: &place })
+        loop {
+            let place = Place::Item(self.place, self.index);
+            self.index += 1;
+            if !self.place.holds_capabilities() {
+                return self.items.next_element_seed(At { seed, place: &place });
+            }
+            let word = self.items.next_element_seed(At { seed: PhantomData::<Key<'de>>, place: &place })?;
+            let Some(Key(word)) = word else { return Ok(None) };
+            let read: Result<_, value::Error> = Capability::deserialize((*word).into_deserializer());
+            if read.is_ok() {
+                return seed.deserialize((*word).into_deserializer()).map(Some);
+            }
+            place.notes().unknown.borrow_mut().push(format!("capability {word:?} at {}", place.pointer()));
+        }
     }
 }
 
@@ -365,6 +384,20 @@ mod tests {
     #[test]
     fn what_nobody_knows_is_noted_and_passed_over() {
         let text = r#"{"a/b":[{"c":[]}],"mounts":[{"destination":""},{"destination":"","x":1}],"hooks":{"\u0079":2}}"#;
-        assert_eq!(from_str::<Spec>(text).unwrap().1, ["/a~1b", "/mounts/1/x", "/hooks/y"]);
+        assert_eq!(from_str::<Spec>(text).unwrap().1, ["property /a~1b", "property /mounts/1/x", "property /hooks/y"]);
+    }
+
+    #[test]
+    fn a_capability_that_nobody_knows_is_noted_and_passed_over() {
+        let of = |list: &str| {
+            let process = format!(r#"{{"cwd":"/","user":{{"uid":0,"gid":0}},"capabilities":{{"bounding":{list}}}}}"#);
+            from_str::<Spec>(&format!(r#"{{"process":{process}}}"#))
+        };
+        let (spec, unknown) = of(r#"["CAP_NEW","CAP_CHOWN","X","CAP_KILL","Y"]"#).unwrap();
+        let set = spec.process().as_ref().unwrap().capabilities().as_ref().unwrap().bounding().clone().unwrap();
+        assert_eq!(set.len(), 2);
+        let at = |word: &str, index| format!("capability {word:?} at /process/capabilities/bounding/{index}");
+        assert_eq!(unknown, [at("CAP_NEW", 0), at("X", 2), at("Y", 4)]);
+        assert!(of("[7]").unwrap_err().contains(": /process/capabilities/bounding/0: invalid type: integer"));
     }
 }
