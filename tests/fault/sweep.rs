@@ -5,6 +5,7 @@ use std::fmt;
 use std::io::IsTerminal;
 
 use nix::sched::{CloneFlags, unshare};
+use serde_json::json;
 use tests::view::View;
 use tests::{Bundle, Runtime, processes};
 
@@ -101,6 +102,28 @@ impl Side {
     }
 }
 
+/// What the bundle asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Asks {
+    /// The least.
+    Minimal,
+    /// What a container manager asks for.
+    Full,
+    /// That, and what else the kernel can be told of a process.
+    Process,
+}
+
+impl Asks {
+    pub(crate) fn named(word: &str) -> Option<Asks> {
+        match word {
+            "minimal" => Some(Asks::Minimal),
+            "full" => Some(Asks::Full),
+            "process" => Some(Asks::Process),
+            _ => None,
+        }
+    }
+}
+
 /// What is swept.
 #[derive(Clone, Debug)]
 pub(crate) struct Sweep {
@@ -108,7 +131,7 @@ pub(crate) struct Sweep {
     pub(crate) verb: Verb,
     pub(crate) mode: Mode,
     pub(crate) side: Side,
-    pub(crate) full: bool,
+    pub(crate) asks: Asks,
     pub(crate) from: usize,
     pub(crate) to: usize,
     pub(crate) every: usize,
@@ -157,8 +180,17 @@ impl Sweep {
     /// A bundle in the state that the verb starts from is made by [`Sweep::prepare`]; this is the bundle before that.
     pub(crate) fn bundle(&self) -> Bundle {
         let mut bundle = Bundle::of(self.runtime.clone());
-        if self.full {
+        if self.asks != Asks::Minimal {
             bundle.full();
+        }
+        if self.asks == Asks::Process {
+            bundle.set("/linux/namespaces/-", json!({"type": "time"}));
+            bundle.set("/linux/timeOffsets", json!({"boottime": {"secs": 1000}}));
+            bundle.set("/linux/personality", json!({"domain": "LINUX32"}));
+            bundle.set("/linux/memoryPolicy", json!({"mode": "MPOL_BIND", "nodes": "0"}));
+            bundle.set("/process/scheduler", json!({"policy": "SCHED_BATCH", "nice": 1}));
+            bundle.set("/process/ioPriority", json!({"class": "IOPRIO_CLASS_BE", "priority": 5}));
+            bundle.set("/process/execCPUAffinity", json!({"initial": "0", "final": "0"}));
         }
         let ends = matches!(self.verb, Verb::Delete | Verb::Run);
         bundle.args(if ends { &["true"] } else { &["sleep", "1000"] });
