@@ -181,6 +181,9 @@ fn the_memory_policies_of_the_features_are_known_and_the_labels_are_the_programs
     for module in ["apparmor", "selinux"] {
         assert_eq!(document["linux"][module]["enabled"], true, "{module}");
     }
+    for key in ["enabled", "schemata", "monitoring"] {
+        assert_eq!(document["linux"]["intelRdt"][key], true, "{key}");
+    }
     left_nothing(&bundle, &host);
 }
 
@@ -193,7 +196,6 @@ fn what_the_features_deny_is_refused() {
     let (mut bundle, host) = stage();
     let good = bundle.spec.clone();
     for (flag, pointer, value) in [
-        ("/linux/intelRdt/enabled", "/linux/intelRdt", json!({"closID": "x"})),
         ("/linux/cgroup/rdma", "/linux/resources", json!({"rdma": {"mlx5_1": {"hcaHandles": 3}}})),
         ("/linux/netDevices/enabled", "/linux/netDevices", json!({"eth0": {"name": "eth1"}})),
     ] {

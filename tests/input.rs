@@ -400,13 +400,8 @@ fn what_makes_no_sense_is_refused_with_line_and_column() {
 #[test]
 fn what_is_not_carried_out_is_refused_by_name() {
     all_refused(&[
-        ("/process/scheduler", json!({"policy": "SCHED_BATCH"}), &["/process/scheduler"]),
-        ("/process/apparmorProfile", json!("mine"), &["/process/apparmorProfile"]),
-        ("/process/selinuxLabel", json!("mine"), &["/process/selinuxLabel"]),
         ("/linux/mountLabel", json!("mine"), &["/linux/mountLabel"]),
-        ("/linux/intelRdt", json!({"closID": "x"}), &["/linux/intelRdt"]),
-        ("/linux/personality", json!({"domain": "LINUX32"}), &["/linux/personality"]),
-        ("/linux/namespaces/-", json!({"type": "time"}), &["/linux/namespaces/5"]),
+        ("/linux/netDevices", json!({"eth0": {"name": "eth1"}}), &["/linux/netDevices"]),
     ]);
 }
 

@@ -6,7 +6,10 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 use tests::processes::field;
 use tests::view::View;
-use tests::{Bundle, LIMIT, finish, installed, jail, left_nothing, require_root, running, stage, wait_for, walk};
+use tests::{
+    Bundle, LIMIT, finish, installed, jail, left_nothing, require_root, running, runtimes, stage, stage_of, wait_for,
+    walk,
+};
 
 /// Nice value, real-time priority and policy of a process. Source: proc_pid_stat(5), fields 19, 40 and 41.
 fn schedule(pid: i32) -> [i64; 3] {
@@ -260,6 +263,8 @@ fn what_no_kernel_takes_is_refused_with_its_place() {
         ("/process/execCPUAffinity", json!({"final": "3-1"}), "/process/execCPUAffinity/final \"3-1\": "),
         ("/linux/memoryPolicy", json!({"mode": "MPOL_BIND"}), "/linux/memoryPolicy/nodes: "),
         ("/linux/personality", json!({"domain": "LINUX", "flags": ["X"]}), "/linux/personality/flags: "),
+        ("/process/consoleSize", json!({"height": 65_536, "width": 1}), "/process/consoleSize: "),
+        ("/process/user/umask", json!(0o1000), "/process/user/umask 01000: "),
         ("/process/commandLine", json!("x"), "/process/commandLine: it is for Windows"),
         ("/process/user/username", json!("x"), "/process/user/username: it is for Windows"),
     ] {
@@ -267,6 +272,26 @@ fn what_no_kernel_takes_is_refused_with_its_place() {
         let line = bundle.set(pointer, value).run().fails();
         assert!(line.contains(place), "{line}");
     }
+    left_nothing(&bundle, &host);
+}
+
+/// No machine that the tests run on has the hardware: `runtime/src/resctrl.rs` has the test of the plan.
+#[test]
+fn a_share_of_the_cache_is_refused_where_the_host_cannot_give_any() {
+    let info = fs::read_to_string("/proc/self/mountinfo").unwrap();
+    if !require_root() || info.contains(" - resctrl ") {
+        return;
+    }
+    for runtime in runtimes() {
+        let (mut bundle, host) = stage_of(runtime.clone());
+        bundle.set("/linux/intelRdt", json!({"closID": "gold", "l3CacheSchema": "L3:0=f"})).run().fails();
+        left_nothing(&bundle, &host);
+    }
+    let (mut bundle, host) = stage();
+    let line = bundle.set("/linux/intelRdt", json!({"enableCMT": true})).run_with(&["--dry-run"]).fails();
+    assert!(line.contains("/linux/intelRdt: on this host no resctrl file system is mounted"), "{line}");
+    let line = bundle.set("/linux/intelRdt", json!({"closID": "../x"})).run().fails();
+    assert!(line.contains("/linux/intelRdt/closID: "), "{line}");
     left_nothing(&bundle, &host);
 }
 

@@ -70,8 +70,9 @@ fn version(version: &str) -> Result<()> {
 /// # Errors
 /// As [`spec`].
 pub fn process(process: &Process, at: &str) -> Result<()> {
+    let filled = |text: &Option<String>| text.as_ref().is_some_and(|text| !text.is_empty());
     for (set, place) in
-        [(process.command_line().is_some(), "commandLine"), (process.user().username().is_some(), "user/username")]
+        [(filled(process.command_line()), "commandLine"), (filled(process.user().username()), "user/username")]
     {
         if set {
             return Err(Error::unsupported(format!(
@@ -89,6 +90,15 @@ pub fn process(process: &Process, at: &str) -> Result<()> {
         if id == u32::MAX {
             return Err(Error::invalid(format!("use {at}/user/{key} {id}: it is no user or group")));
         }
+    }
+    if let Some(umask) = user.umask().filter(|umask| *umask > 0o777) {
+        return Err(Error::invalid(format!("use {at}/user/umask {umask:05o}: it has other bits than those of a mode")));
+    }
+    if process.console_size().is_some_and(|size| size.height().max(size.width()) > u64::from(u16::MAX)) {
+        return Err(Error::invalid(format!(
+            "use {at}/consoleSize: a terminal has at most {} rows or columns",
+            u16::MAX
+        )));
     }
     if !process.cwd().is_absolute() {
         return Err(Error::invalid(format!("use {at}/cwd {:?}: it is not absolute", process.cwd())));
@@ -141,7 +151,6 @@ fn linux(spec: &Spec) -> Result<()> {
     let later = [
         (linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()), "netDevices"),
         (linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()), "mountLabel"),
-        (linux.intel_rdt().is_some(), "intelRdt"),
     ];
     refuse_later(&later, "/linux")?;
     let mut seen = Vec::new();
@@ -157,6 +166,9 @@ fn linux(spec: &Spec) -> Result<()> {
     }
     if !seen.contains(&LinuxNamespaceType::Mount) {
         return Err(Error::unsupported("use /linux/namespaces: without one of type mount the root cannot be changed"));
+    }
+    if let Some(rdt) = linux.intel_rdt() {
+        crate::resctrl::check(rdt)?;
     }
     if let Some(policy) = linux.memory_policy() {
         scheduling::memory(policy, "/linux/memoryPolicy")?;

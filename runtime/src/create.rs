@@ -21,7 +21,7 @@ use crate::pid_file::PidFile;
 use crate::plan::Plan;
 use crate::planner::{self, Input};
 use crate::store::{self, Entry, State, Store};
-use crate::{birth, bundle, document, jail, label, process};
+use crate::{birth, bundle, document, jail, label, process, resctrl};
 
 /// What `create` and `run` are asked for.
 #[derive(Debug)]
@@ -80,6 +80,7 @@ pub fn plan(request: &Request, cache: Option<&OwnedFd>) -> Result<(Plan, String)
         new_keyring: !request.no_new_keyring,
         confinement: bundle::confinement(process, &request.spec, cache)?,
         may_raise: bundle::may_raise_limits(),
+        resctrl: resctrl::mount_for(&request.spec),
         modules: label::Modules::read_for(process),
         clone: bundle::is_clone(&request.spec).then_some(scratch),
     })

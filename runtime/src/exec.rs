@@ -21,7 +21,7 @@ use crate::pid_file::PidFile;
 use crate::plan::{Plan, Planned, Step};
 use crate::program::{self, Ask};
 use crate::store::Store;
-use crate::{bundle, label, listener, process};
+use crate::{bundle, label, listener, process, resctrl};
 
 /// What `exec` is asked for.
 #[derive(Debug)]
@@ -149,6 +149,9 @@ fn plan(request: &Request, jail: &Jail, spec: Spec, document: &Process, cache: O
     let mut push = |rank, side, step| steps.push(Planned { rank, side, step });
     for (rank, side, step) in cgroup::join(&jail.objects())? {
         push(rank, side, Step::Cgroup(step));
+    }
+    for (rank, side, step) in resctrl::join(&spec, request.id.as_str(), resctrl::mount_for(&spec).as_deref())? {
+        push(rank, side, Step::Resctrl(step));
     }
     if has(&spec, LinuxNamespaceType::User) {
         push(Rank::Namespace, Side::Jail, Step::Namespace(namespace::Step::Root));

@@ -34,7 +34,7 @@ fn linux() -> LinuxFeature {
     // Whether this program can, whatever this host has.
     let yes = Some(true);
     let mut rdt = IntelRdt::default();
-    rdt.set_enabled(no);
+    rdt.set_enabled(yes).set_schemata(yes).set_monitoring(yes);
     let mut apparmor = Apparmor::default();
     apparmor.set_enabled(yes);
     let mut selinux = Selinux::default();

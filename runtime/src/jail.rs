@@ -13,7 +13,7 @@ use sys::{Doing, Error, Kind, Result};
 
 use crate::journal::{self, Process, Record};
 use crate::store::{self, Entry, State, Store};
-use crate::{hooks, process, strict};
+use crate::{hooks, process, resctrl, strict};
 
 /// How often what looks half-made is looked at again, a millisecond apart.
 const MOMENTS: usize = 3;
@@ -393,6 +393,7 @@ pub fn undo(objects: &[Object]) -> Result<()> {
     for object in objects.iter().rev() {
         let undone = match object.kind.as_str() {
             cgroup::object::KIND => cgroup::object::undo(object, deadline),
+            resctrl::KIND => resctrl::undo(object),
             // A newer program's: what is not known is not touched, and keeps nothing else back.
             other => {
                 crate::log::warn(&format!("{object} is left alone: this program knows no {other}"));

@@ -27,6 +27,7 @@ pub mod planner;
 pub mod process;
 pub mod program;
 pub mod protect;
+mod resctrl;
 mod scheduling;
 mod setting;
 pub mod start;

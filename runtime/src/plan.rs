@@ -10,7 +10,7 @@ use sys::Result;
 
 use crate::hooks::Moment;
 use crate::program::Program;
-use crate::{console, hooks, label, listener, namespace, scheduling, setting};
+use crate::{console, hooks, label, listener, namespace, resctrl, scheduling, setting};
 
 /// One kernel effect, of whichever leaf.
 #[derive(Clone, Debug)]
@@ -31,6 +31,8 @@ pub enum Step {
     Console(console::Step),
     /// Scheduling.
     Scheduling(scheduling::Step),
+    /// Groups of resctrl.
+    Resctrl(resctrl::Step),
     /// Labels of security modules.
     Label(label::Step),
     /// The listener of the filter.
@@ -50,6 +52,7 @@ impl fmt::Display for Step {
             Self::Setting(step) => step.fmt(f),
             Self::Console(step) => step.fmt(f),
             Self::Scheduling(step) => step.fmt(f),
+            Self::Resctrl(step) => step.fmt(f),
             Self::Label(step) => step.fmt(f),
             Self::Listener(step) => step.fmt(f),
             Self::Hook(at, hook, _) => write!(f, "run hook {at} {}", hook.path().display()),
@@ -62,6 +65,7 @@ impl Step {
     pub fn makes(&self) -> Option<Object> {
         match self {
             Self::Cgroup(step) => step.makes(),
+            Self::Resctrl(step) => step.makes(),
             _ => None,
         }
     }
@@ -76,6 +80,7 @@ impl Step {
             Self::Setting(step) => step.run(ctx),
             Self::Console(step) => step.run(ctx),
             Self::Scheduling(step) => step.run(ctx),
+            Self::Resctrl(step) => step.run(ctx),
             Self::Label(step) => step.run(ctx),
             Self::Listener(step) => step.run(plan, ctx),
             Self::Hook(at, hook, moment) => {

@@ -1,7 +1,7 @@
 //! The planner: a specification and what is known of the host become the plan of a jail.
 
 use std::ffi::CString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use base::{JailId, Rank, Side};
 use nix::sched::CloneFlags;
@@ -13,7 +13,7 @@ pub use crate::label::Modules;
 use crate::namespace::{self, Joined, has};
 use crate::plan::{Plan, Planned, Step};
 use crate::program::{self, Ask, text};
-use crate::{hooks, listener, setting};
+use crate::{hooks, listener, resctrl, setting};
 
 /// What a plan is made from.
 #[derive(Debug)]
@@ -40,6 +40,8 @@ pub struct Input<'a> {
     pub confinement: secmodel::Confinement,
     /// Whether hard limits may be raised, as CAP_SYS_RESOURCE allows.
     pub may_raise: bool,
+    /// Where resctrl is mounted, if it is asked for.
+    pub resctrl: Option<PathBuf>,
     /// An empty folder of the host, where the root is to be a clone of the host's.
     pub clone: Option<CString>,
 }
@@ -54,6 +56,10 @@ pub fn plan(input: &Input<'_>) -> Result<Plan> {
     let linux = spec.linux().as_ref().ok_or_else(|| Error::invalid("use /linux: it is missing"))?;
     let mut planner = Planner { steps: Vec::new(), slot: 0 };
 
+    // Before the cgroups, and so undone after them: a group is removed when nobody is in it any more.
+    for (rank, side, step) in resctrl::plan(spec, input.id.as_str(), input.resctrl.as_deref())? {
+        planner.push(rank, side, Step::Resctrl(step));
+    }
     let resources = linux.resources().as_ref();
     let path = linux.cgroups_path().as_deref();
     let cgroups = cgroup::plan(path, input.id.as_str(), input.mark, resources, input.layout)?;

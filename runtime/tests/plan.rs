@@ -70,6 +70,7 @@ fn what_a_process_asks_of_the_kernel_comes_where_it_works() {
     let mut spec = minimal();
     spec["linux"]["namespaces"].as_array_mut().unwrap().push(json!({"type": "time"}));
     spec["linux"]["timeOffsets"] = json!({"boottime": {"secs": -1}});
+    spec["linux"]["intelRdt"] = json!({"l3CacheSchema": "L3:0=f"});
     spec["linux"]["memoryPolicy"] = json!({"mode": "MPOL_BIND", "nodes": "0"});
     spec["linux"]["personality"] = json!({"domain": "LINUX32"});
     spec["linux"]["seccomp"] = json!({"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": "/agent",
@@ -81,9 +82,12 @@ fn what_a_process_asks_of_the_kernel_comes_where_it_works() {
     spec["process"]["selinuxLabel"] = json!("a:b:c:d");
     let lines = text(&spec, &v2());
     let expected = [
+        "host  use resctrl group /sys/fs/resctrl/x with L3:0=f",
+        "host  make cgroup /sys/fs/cgroup/jail-x",
         "host  open /proc of the host",
         "jail  make the time name space",
         "host  clone process 1",
+        "host  enter resctrl group /sys/fs/resctrl/x",
         "jail  write \"a:b:c:d\" to /proc/self/attr/keycreate",
         "jail  make a session keyring",
         "jail  change to the new root",

@@ -59,6 +59,7 @@ pub fn planned(spec: &Spec, layout: &Layout, caps: Caps) -> sys::Result<Plan> {
         },
         may_raise: true,
         modules: Modules { apparmor: true, selinux: true },
+        resctrl: Some("/sys/fs/resctrl".into()),
         clone: None,
     })
 }
