@@ -400,7 +400,7 @@ fn what_makes_no_sense_is_refused_with_line_and_column() {
 #[test]
 fn what_is_not_carried_out_is_refused_by_name() {
     all_refused(&[
-        ("/linux/mountLabel", json!("mine"), &["/linux/mountLabel"]),
+        ("/linux/mountLabel", json!("mine"), &["/linux/mountLabel", "SELinux is not enabled"]),
         ("/linux/netDevices", json!({"eth0": {"name": "eth1"}}), &["/linux/netDevices"]),
     ]);
 }

@@ -1,6 +1,6 @@
 //! What of a specification is not carried out: refused by name, never ignored.
 
-use oci_spec::runtime::{Linux, LinuxNamespaceType, Process, Spec};
+use oci_spec::runtime::{Linux, LinuxIdMapping, LinuxNamespaceType, Process, Spec};
 use sys::{Error, Result};
 
 use crate::namespace::{CLOCKS, word};
@@ -150,7 +150,6 @@ fn linux(spec: &Spec) -> Result<()> {
     };
     let later = [
         (linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()), "netDevices"),
-        (linux.mount_label().as_ref().is_some_and(|label| !label.is_empty()), "mountLabel"),
     ];
     refuse_later(&later, "/linux")?;
     let mut seen = Vec::new();
@@ -161,11 +160,15 @@ fn linux(spec: &Spec) -> Result<()> {
         }
         seen.push(namespace.typ());
         if namespace.typ() == LinuxNamespaceType::Mount && namespace.path().is_some() {
-            return Err(Error::unsupported(format!("use {at}: joining a mount name space is not carried out yet")));
+            let why = "the jail would mount and change the root for all who are in it";
+            return Err(Error::unsupported(format!("use {at}/path: a mount name space is not joined, since {why}")));
         }
     }
     if !seen.contains(&LinuxNamespaceType::Mount) {
-        return Err(Error::unsupported("use /linux/namespaces: without one of type mount the root cannot be changed"));
+        let why = "the mounts of the jail would be made on the host";
+        return Err(Error::unsupported(format!(
+            "use /linux/namespaces: it lacks one of type mount, without which {why}"
+        )));
     }
     if let Some(rdt) = linux.intel_rdt() {
         crate::resctrl::check(rdt)?;
@@ -213,16 +216,30 @@ fn maps(spec: &Spec, seen: &[LinuxNamespaceType]) -> Result<()> {
         if !list.is_empty() && !user {
             return Err(Error::invalid(format!("use /linux/{key}: it needs a name space of type user")));
         }
-        for (index, map) in list.iter().enumerate() {
-            let end = |from: u32| u64::from(from) + u64::from(map.size()) <= u64::from(u32::MAX);
-            if map.size() == 0 || !end(map.host_id()) || !end(map.container_id()) {
-                return Err(Error::invalid(format!("use /linux/{key}/{index}: the range is empty or ends above 2^32")));
-            }
+        ranges(list, &format!("/linux/{key}"))?;
+    }
+    for (index, mount) in spec.mounts().iter().flatten().enumerate() {
+        let at = format!("/mounts/{index}");
+        let lists = [mount.uid_mappings(), mount.gid_mappings()].map(|list| list.as_deref().unwrap_or_default());
+        ranges(lists[0], &format!("{at}/uidMappings"))?;
+        ranges(lists[1], &format!("{at}/gidMappings"))?;
+        if lists[0].is_empty() != lists[1].is_empty() {
+            return Err(Error::invalid(format!("use {at}/uidMappings and gidMappings: one of them is missing")));
         }
     }
     let own = linux.namespaces().iter().flatten().any(|ns| ns.typ() == LinuxNamespaceType::User && ns.path().is_none());
     if own && linux.uid_mappings().as_ref().is_none_or(Vec::is_empty) {
         return Err(Error::invalid("use /linux/uidMappings: a new name space of type user needs it"));
+    }
+    Ok(())
+}
+
+fn ranges(list: &[LinuxIdMapping], at: &str) -> Result<()> {
+    for (index, map) in list.iter().enumerate() {
+        let end = |from: u32| u64::from(from) + u64::from(map.size()) <= u64::from(u32::MAX);
+        if map.size() == 0 || !end(map.host_id()) || !end(map.container_id()) {
+            return Err(Error::invalid(format!("use {at}/{index}: the range is empty or ends above 2^32")));
+        }
     }
     Ok(())
 }

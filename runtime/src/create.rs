@@ -82,6 +82,7 @@ pub fn plan(request: &Request, cache: Option<&OwnedFd>) -> Result<(Plan, String)
         may_raise: bundle::may_raise_limits(),
         resctrl: resctrl::mount_for(&request.spec),
         modules: label::Modules::read_for(process),
+        selinux: bundle::has_selinux(&request.spec),
         clone: bundle::is_clone(&request.spec).then_some(scratch),
     })
     .map_err(|error| {

@@ -42,7 +42,7 @@ fn linux() -> LinuxFeature {
     let mut policy = MemoryPolicy::default();
     policy.set_modes(Some(words(&scheduling::MODES))).set_flags(Some(words(&scheduling::FLAGS)));
     let mut idmap = IDMap::default();
-    idmap.set_enabled(no);
+    idmap.set_enabled(Some(true));
     let mut mounts = MountExtensions::default();
     mounts.set_idmap(Some(idmap));
     let mut devices = NetDevices::default();

@@ -10,7 +10,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::Mode;
 use nix::unistd::{ForkResult, Gid, Uid, setgroups, setresgid, setresuid};
-use oci_spec::runtime::{LinuxIdMapping, LinuxNamespaceType, LinuxTimeOffset, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, LinuxTimeOffset, Spec};
 use sys::{Doing, Error, Kind, Result};
 
 /// One effect on the name spaces of a jail.
@@ -107,11 +107,6 @@ pub fn has(spec: &Spec, kind: LinuxNamespaceType) -> bool {
 pub fn is_new(spec: &Spec, kind: LinuxNamespaceType) -> bool {
     let list = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
     list.iter().any(|namespace| namespace.typ() == kind && namespace.path().is_none())
-}
-
-/// The maps as the kernel reads them. Source: user_namespaces(7).
-pub fn map(list: Option<&Vec<LinuxIdMapping>>) -> String {
-    list.into_iter().flatten().map(|map| format!("{} {} {}\n", map.container_id(), map.host_id(), map.size())).collect()
 }
 
 impl Step {

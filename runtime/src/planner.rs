@@ -42,6 +42,8 @@ pub struct Input<'a> {
     pub may_raise: bool,
     /// Where resctrl is mounted, if it is asked for.
     pub resctrl: Option<PathBuf>,
+    /// Whether this host has SELinux.
+    pub selinux: bool,
     /// An empty folder of the host, where the root is to be a clone of the host's.
     pub clone: Option<CString>,
 }
@@ -163,8 +165,8 @@ impl Planner {
         if has(spec, LinuxNamespaceType::User)
             && let Some(linux) = spec.linux()
         {
-            let uid = namespace::map(linux.uid_mappings().as_ref());
-            let gid = namespace::map(linux.gid_mappings().as_ref());
+            let uid = storage::idmap::map(linux.uid_mappings().as_ref());
+            let gid = storage::idmap::map(linux.gid_mappings().as_ref());
             if flags.contains(CloneFlags::CLONE_NEWUSER) {
                 self.push(Rank::Map, Side::Host, Step::Namespace(namespace::Step::Map { uid, gid }));
             } else if !uid.is_empty() || !gid.is_empty() {
@@ -183,6 +185,7 @@ impl Planner {
             cgroup_namespace: namespace::is_new(input.spec, LinuxNamespaceType::Cgroup),
             user_namespace: has(input.spec, LinuxNamespaceType::User),
             clone: input.clone.clone(),
+            selinux: input.selinux,
             slot: self.slot,
         })?;
         let sources = steps.iter().filter(|(rank, ..)| *rank == Rank::Source).count();

@@ -159,3 +159,29 @@ fn a_limit_of_a_controller_that_is_not_there_is_refused_by_name() {
     let refusal = planned(&spec, &Layout::default()).unwrap_err().to_string();
     assert!(refusal.contains("/linux/resources/memory/limit") && refusal.contains("memory controller"), "{refusal}");
 }
+
+/// No machine of the tests has SELinux: the options that the kernel would get are looked at.
+#[test]
+fn every_new_file_system_but_the_kernels_own_has_the_label_of_the_mounts() {
+    use runtime::plan::Step;
+    let mut spec = minimal();
+    spec["linux"]["mountLabel"] = json!("system_u:object_r:container_file_t:s0:c1,c2");
+    for kind in ["tmpfs", "devpts", "sysfs"] {
+        let target = format!("/{kind}");
+        spec["mounts"].as_array_mut().unwrap().push(json!({ "destination": target, "type": kind, "source": kind }));
+    }
+    let own = json!({ "destination": "/own", "type": "tmpfs", "source": "x", "options": ["context=mine"] });
+    spec["mounts"].as_array_mut().unwrap().push(own);
+    let plan = planned(&spec, &v2()).unwrap();
+    let labels = plan.steps.iter().filter_map(|planned| match &planned.step {
+        Step::Storage(storage::Step::Mount(new)) => {
+            let label = new.options.iter().filter(|(key, _)| key.as_c_str() == c"context");
+            let label: Vec<_> = label.map(|(_, value)| value.as_ref().unwrap().to_str().unwrap().to_owned()).collect();
+            Some((new.target.to_str().unwrap().to_owned(), label.concat()))
+        }
+        _ => None,
+    });
+    let all = "system_u:object_r:container_file_t:s0:c1,c2";
+    let expected = [("/proc", ""), ("/tmpfs", all), ("/devpts", all), ("/sysfs", ""), ("/own", "mine")];
+    assert_eq!(labels.collect::<Vec<_>>(), expected.map(|(path, label)| (path.to_owned(), label.to_owned())));
+}

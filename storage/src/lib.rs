@@ -6,7 +6,11 @@
 
 mod allow;
 pub mod beneath;
+pub mod bind;
 pub mod clone;
+mod copy;
+pub mod filesystem;
+pub mod idmap;
 pub mod option;
 pub mod plan;
 pub mod step;

@@ -19,12 +19,40 @@ pub struct Options {
     pub propagation: Option<(u64, bool)>,
     /// Words for the superblock that every file system knows, such as `sync`.
     pub superblock: Vec<CString>,
+    /// `Some(recursive)` for `idmap` and `ridmap`.
+    pub idmap: Option<bool>,
+    /// Whether it is no new mount, but changes the one that is there.
+    pub remount: bool,
+    /// Whether what is in the directory beneath is copied into the new tmpfs.
+    pub copy_up: bool,
+    /// What is done where the source is a link.
+    pub source_link: SourceLink,
+    /// Whether a link at the destination is covered itself, and not what it leads to.
+    pub target_itself: bool,
     /// Options of the file system itself: key and, behind `=`, value.
     pub data: Vec<(CString, Option<CString>)>,
 }
 
+/// What a bind mount does where its source is a link.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SourceLink {
+    /// What it leads to is bound.
+    #[default]
+    Follow,
+    /// The link itself is bound.
+    Bind,
+    /// The link is made anew at the destination, and nothing is bound.
+    Copy,
+}
+
 /// What makes a bind mount, and whether of all below too.
 const BIND: &[(&str, bool)] = &[("bind", false), ("rbind", true)];
+
+/// What maps the owners, and whether of all below too.
+const IDMAP: &[(&str, bool)] = &[("idmap", false), ("ridmap", true)];
+
+/// What changes the way in which a mount comes about.
+const WAYS: &[&str] = &["remount", "tmpcopyup", "src-nofollow", "dest-nofollow", "copy-symlink"];
 
 /// The attributes that mount_setattr(2) has, with the word that sets and the word that clears each.
 const ATTRIBUTES: &[(&str, &str, u64)] = &[
@@ -59,8 +87,9 @@ pub(crate) const PROPAGATION: &[(&str, u64)] = &[
 const SUPERBLOCK: &[&str] = &["sync", "async", "dirsync", "lazytime", "nolazytime"];
 
 /// Words that are accepted and mean nothing to today's kernels. fsconfig(2) refuses `silent`, which only kept messages of
-/// the kernel away.
-const NOTHING: &[&str] = &["defaults", "mand", "nomand", "iversion", "noiversion", "loud", "silent"];
+/// the kernel away. Every file system that has access control lists has them without being told by `acl`; `noacl` is left
+/// to those that know it.
+const NOTHING: &[&str] = &["defaults", "acl", "mand", "nomand", "iversion", "noiversion", "loud", "silent"];
 
 /// Every word that [`Options::parse`] knows by itself, sorted; any other is the file system's own.
 pub fn words() -> Vec<String> {
@@ -69,7 +98,7 @@ pub fn words() -> Vec<String> {
         ATTRIBUTES.iter().flat_map(|(set, clear, _)| [*set, *clear]).map(str::to_owned).collect();
     words.extend(ATIME.iter().chain(PROPAGATION).map(|(word, _)| (*word).to_owned()));
     words.extend(words.iter().map(|word| format!("r{word}")).collect::<Vec<_>>());
-    let alone = BIND.iter().map(|(word, _)| word).chain(SUPERBLOCK).chain(NOTHING);
+    let alone = BIND.iter().chain(IDMAP).map(|(word, _)| word).chain(WAYS).chain(SUPERBLOCK).chain(NOTHING);
     words.extend(alone.map(|word| (*word).to_owned()));
     words.sort();
     words
@@ -106,19 +135,45 @@ impl Options {
         for word in words.iter().map(AsRef::as_ref) {
             options.word(word, at)?;
         }
+        if options.source_link == SourceLink::Copy && options.target_itself {
+            return Err(Error::invalid(format!("use option dest-nofollow of {at}: copy-symlink covers nothing")));
+        }
         Ok(options)
+    }
+
+    /// The first word that only a bind mount can have.
+    pub fn of_binds(&self) -> Option<&'static str> {
+        match (self.idmap, self.source_link) {
+            (Some(false), _) => Some("idmap"),
+            (Some(true), _) => Some("ridmap"),
+            (None, SourceLink::Bind) => Some("src-nofollow"),
+            (None, SourceLink::Copy) => Some("copy-symlink"),
+            (None, SourceLink::Follow) => self.target_itself.then_some("dest-nofollow"),
+        }
     }
 
     fn word(&mut self, word: &str, at: &str) -> Result<()> {
         let below = word.strip_prefix('r');
         let propagation = |name: &str| PROPAGATION.iter().find(|(known, _)| *known == name).map(|(_, flag)| *flag);
-        if let Some((_, recursive)) = BIND.iter().find(|(known, _)| *known == word) {
-            self.bind = Some(*recursive);
+        let recursive =
+            |table: &[(&str, bool)]| table.iter().find(|(known, _)| *known == word).map(|(_, below)| *below);
+        if let Some(below) = recursive(BIND) {
+            self.bind = Some(below);
+            return Ok(());
+        }
+        if let Some(below) = recursive(IDMAP) {
+            self.idmap = Some(below);
             return Ok(());
         }
         match word {
-            "remount" | "tmpcopyup" | "idmap" | "ridmap" => {
-                return Err(Error::unsupported(format!("use option {word} of {at}: it is not carried out yet")));
+            "remount" => self.remount = true,
+            "tmpcopyup" => self.copy_up = true,
+            "dest-nofollow" => self.target_itself = true,
+            "src-nofollow" => self.link(SourceLink::Bind, at)?,
+            "copy-symlink" => self.link(SourceLink::Copy, at)?,
+            _ if IDMAP.iter().any(|(name, _)| word.split_once('=').is_some_and(|(key, _)| key == *name)) => {
+                let way = "the maps of a mount are its uidMappings and gidMappings";
+                return Err(Error::unsupported(format!("use option {word} of {at}: {way}")));
             }
             _ if NOTHING.contains(&word) => {}
             _ if attribute(word, &mut self.attr) => {}
@@ -136,6 +191,14 @@ impl Options {
                 }
             }
         }
+        Ok(())
+    }
+
+    fn link(&mut self, what: SourceLink, at: &str) -> Result<()> {
+        if !matches!(self.source_link, SourceLink::Follow) && self.source_link != what {
+            return Err(Error::invalid(format!("use {at}: src-nofollow and copy-symlink exclude each other")));
+        }
+        self.source_link = what;
         Ok(())
     }
 }
@@ -175,13 +238,25 @@ mod tests {
     fn no_word_of_ours_goes_to_the_file_system() {
         let words = words();
         assert!(words.is_sorted_by(|one, next| one < next), "one is there twice: {words:?}");
-        let options = Options::parse(&words, "/mounts/0").unwrap();
-        assert_eq!(options.data, []);
+        for word in &words {
+            assert_eq!(Options::parse(&[word], "/mounts/0").unwrap().data, [], "{word}");
+        }
     }
 
     #[test]
-    fn a_word_that_is_not_carried_out_is_refused_by_name() {
-        let refusal = Options::parse(&["tmpcopyup"], "/mounts/3").unwrap_err().to_string();
-        assert_eq!(refusal, "cannot use option tmpcopyup of /mounts/3: it is not carried out yet");
+    fn what_excludes_each_other_is_refused_by_name() {
+        let refusal = |words: &[&str]| Options::parse(words, "/mounts/3").unwrap_err().to_string();
+        let both = "cannot use /mounts/3: src-nofollow and copy-symlink exclude each other";
+        assert_eq!(refusal(&["src-nofollow", "copy-symlink"]), both);
+        assert_eq!(refusal(&["copy-symlink", "src-nofollow"]), both);
+        let covers = "cannot use option dest-nofollow of /mounts/3: copy-symlink covers nothing";
+        assert_eq!(refusal(&["copy-symlink", "dest-nofollow"]), covers);
+    }
+
+    #[test]
+    fn maps_in_an_option_are_refused_with_the_way_out() {
+        let refusal = Options::parse(&["idmap=uids=0-1-10"], "/mounts/3").unwrap_err().to_string();
+        let way = "the maps of a mount are its uidMappings and gidMappings";
+        assert_eq!(refusal, format!("cannot use option idmap=uids=0-1-10 of /mounts/3: {way}"));
     }
 }

@@ -1,18 +1,21 @@
 //! From the specification's root and mounts to steps. Nothing here touches the machine.
 
-use std::ffi::{CString, OsStr};
+use std::ffi::{CStr, CString, OsStr};
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Component, Path, PathBuf};
 
 use base::{Rank, Side};
 use nix::libc;
 use nix::sys::stat::SFlag;
-use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, Mount, Spec};
+use oci_spec::runtime::{LinuxDevice, LinuxDeviceType, LinuxNamespaceType, Mount, Spec};
 use sys::mount::MountAttr;
 use sys::{Error, Result};
 
-use crate::option::{Options, PROPAGATION};
-use crate::step::{Device, FileSystem, Step, node_attr};
+use crate::bind::{Bind, Source};
+use crate::filesystem::{Cover, FileSystem};
+use crate::idmap::{self, Users};
+use crate::option::{Options, PROPAGATION, SourceLink};
+use crate::step::{Device, Step, node_attr};
 
 /// One hierarchy of cgroups as a mount of type `cgroup` shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +45,8 @@ pub struct Request<'a> {
     pub user_namespace: bool,
     /// An empty directory of the host; given where the root is to be a clone of the host's root.
     pub clone: Option<CString>,
+    /// Whether this host has SELinux.
+    pub selinux: bool,
     /// The first slot that is free.
     pub slot: usize,
 }
@@ -87,7 +92,12 @@ type Steps = Vec<(Rank, Side, Step)>;
 /// # Errors
 /// `Invalid` or `Unsupported` with the JSON pointer of what is refused.
 pub fn plan(request: &Request<'_>) -> Result<Steps> {
-    let mut planner = Planner { request, steps: Vec::new(), slot: request.slot, seals: Vec::new() };
+    let label = request.spec.linux().as_ref().and_then(|linux| linux.mount_label().as_deref());
+    if label.is_some_and(|label| !label.is_empty()) && !request.selinux {
+        let way = "SELinux is not enabled on this host; leave it out";
+        return Err(Error::unsupported(format!("use /linux/mountLabel: {way}")));
+    }
+    let mut planner = Planner { request, steps: Vec::new(), slot: request.slot, seals: Vec::new(), users: Vec::new() };
     planner.root()?;
     for (index, mount) in request.spec.mounts().iter().flatten().enumerate() {
         planner.mount(mount, &format!("/mounts/{index}"))?;
@@ -103,6 +113,8 @@ struct Planner<'a> {
     slot: usize,
     /// Mounts that turn read-only once all that is below them is made.
     seals: Vec<CString>,
+    /// The user name spaces that map owners, by the slots that they are kept in.
+    users: Vec<(usize, Users)>,
 }
 
 fn text(text: impl AsRef<OsStr>, at: &str) -> Result<CString> {
@@ -129,11 +141,15 @@ impl Planner<'_> {
         self.steps.push((rank, Side::Jail, step));
     }
 
-    fn source(&mut self, source: CString, recursive: bool, attr: MountAttr, below: MountAttr) -> usize {
-        let slot = self.slot;
+    fn next_slot(&mut self) -> usize {
         self.slot += 1;
-        let step = Step::Source { slot, source, recursive, attr, below, directory: false };
-        self.steps.push((Rank::Source, Side::Host, step));
+        self.slot - 1
+    }
+
+    /// Plans to open a source; the answer is its slot.
+    fn source(&mut self, source: Source) -> usize {
+        let slot = self.next_slot();
+        self.steps.push((Rank::Source, Side::Host, Step::Source(Source { slot, ..source })));
         slot
     }
 
@@ -143,66 +159,154 @@ impl Planner<'_> {
             return Err(Error::invalid("use /root: it is missing"));
         };
         let path = text(self.request.bundle.join(root.path()), "/root/path")?;
+        let wanted = self.propagation()?;
         match &self.request.clone {
             Some(scratch) => {
                 let name = self.request.spec.hostname().clone().unwrap_or_default();
                 self.jail(Rank::Root, Step::Clone { tree: path, scratch: scratch.clone(), name });
             }
             None => {
-                // Private: what is mounted below must not travel to the host, whatever the root is to be in the end.
-                let below = MountAttr { propagation: libc::MS_PRIVATE, ..MountAttr::default() };
-                let (slot, attr) = (self.slot, MountAttr::default());
-                self.slot += 1;
-                let root = Step::Source { slot, source: path, recursive: true, attr, below, directory: true };
-                self.steps.push((Rank::Source, Side::Host, root));
+                // What is mounted below must not travel to the host, whatever the root is to be in the end; but only what
+                // was never private hears of what the host mounts.
+                let flag = wanted.map(|(flag, _)| flag).filter(|flag| *flag == libc::MS_SLAVE);
+                let (mut attr, mut below) = Default::default();
+                propagate(flag.unwrap_or(libc::MS_PRIVATE), true, &mut attr, &mut below);
+                let root = Source { path, recursive: true, directory: true, attr, below, ..Source::default() };
+                let slot = self.source(root);
                 self.jail(Rank::Root, Step::Root { slot });
             }
         }
         if root.readonly().unwrap_or(false) {
             self.jail(Rank::Mask, Step::SealRoot);
         }
-        self.propagation()?;
+        if let Some((flag, recursive)) = wanted {
+            self.jail(Rank::Setting, Step::Propagation { flag, recursive });
+        }
         self.jail(Rank::Pivot, Step::Pivot);
         Ok(())
     }
 
-    fn propagation(&mut self) -> Result<()> {
+    /// What `linux.rootfsPropagation` asks for, and whether for all below too.
+    fn propagation(&self) -> Result<Option<(u64, bool)>> {
         let wanted = self.request.spec.linux().as_ref().and_then(|linux| linux.rootfs_propagation().as_deref());
-        let Some(word) = wanted.filter(|word| !word.is_empty()) else { return Ok(()) };
+        let Some(word) = wanted.filter(|word| !word.is_empty()) else { return Ok(None) };
         let find = |name: &str| PROPAGATION.iter().find(|(known, _)| *known == name).map(|(_, flag)| *flag);
-        let (flag, recursive) = match (find(word), word.strip_prefix('r').and_then(find)) {
-            (Some(flag), _) => (flag, false),
-            (None, Some(flag)) => (flag, true),
-            (None, None) => {
-                return Err(Error::invalid(format!(
-                    "use /linux/rootfsPropagation {word:?}: shared, slave, private and unbindable are known"
-                )));
-            }
-        };
-        self.jail(Rank::Setting, Step::Propagation { flag, recursive });
-        Ok(())
+        match (find(word), word.strip_prefix('r').and_then(find)) {
+            (Some(flag), _) => Ok(Some((flag, false))),
+            (None, Some(flag)) => Ok(Some((flag, true))),
+            (None, None) => Err(Error::invalid(format!(
+                "use /linux/rootfsPropagation {word:?}: shared, slave, private and unbindable are known"
+            ))),
+        }
     }
 
     fn mount(&mut self, mount: &Mount, at: &str) -> Result<()> {
-        if mount.uid_mappings().as_ref().is_some_and(|list| !list.is_empty())
-            || mount.gid_mappings().as_ref().is_some_and(|list| !list.is_empty())
-        {
-            return Err(Error::unsupported(format!("use {at}/uidMappings: idmapped mounts are not carried out yet")));
-        }
         let options = Options::parse(mount.options().as_deref().unwrap_or_default(), &format!("{at}/options"))?;
         let kind = mount.typ().as_deref().unwrap_or("none");
         let bind = options.bind.or((kind == "bind").then_some(false)).or((kind == "rbind").then_some(true));
         let target = clean(mount.destination());
+        if options.remount {
+            return self.remount(mount, target, &options, at);
+        }
         if target == Path::new("/") {
             return Err(Error::invalid(format!("use {at}/destination: a mount on / would hide the root")));
         }
         let on_proc = self.check_proc(&target, kind, bind.is_some(), at)?;
         let target = text(&target, at)?;
-        match (bind, kind) {
-            (Some(recursive), _) => self.bind(mount, target, options, recursive, on_proc, at),
-            (None, "cgroup" | "cgroup2") => self.cgroups(target, &options),
-            (None, _) => self.file_system(mount, kind, target, options, at),
+        if options.copy_up && (bind.is_some() || kind != "tmpfs") {
+            return Err(Error::invalid(format!("use {at}/options \"tmpcopyup\": only a tmpfs can have it")));
         }
+        if let Some(recursive) = bind {
+            return self.bind(mount, target, options, recursive, on_proc, at);
+        }
+        if let Some(word) = options.of_binds() {
+            return Err(Error::invalid(format!("use {at}/options {word:?}: only a bind mount can have it")));
+        }
+        if maps(mount) {
+            return Err(Error::invalid(format!("use {at}/uidMappings: only a bind mount can have it")));
+        }
+        match kind {
+            "cgroup" | "cgroup2" => self.cgroups(target, &options),
+            _ => self.file_system(mount, kind, target, options, at),
+        }
+    }
+
+    /// `remount`: the attributes of a mount that is there. Those that are not named stay, and so does its file system,
+    /// which others may show too.
+    fn remount(&mut self, mount: &Mount, target: PathBuf, options: &Options, at: &str) -> Result<()> {
+        let refuse = |what: &str, why: &str| Err(Error::invalid(format!("use {at}/{what}: {why}")));
+        let word = options.data.first().map(|(key, _)| key).or(options.superblock.first());
+        if let Some(word) = word {
+            let why = "remount changes the mount alone; options of its file system belong where that is mounted";
+            return refuse(&format!("options {word:?}"), why);
+        }
+        if let Some(word) = options.of_binds().or(options.copy_up.then_some("tmpcopyup")) {
+            return refuse(&format!("options {word:?}"), "a mount that is there already cannot get it");
+        }
+        if maps(mount) {
+            return refuse("uidMappings", "a mount that is there already cannot get it");
+        }
+        // Only where the jail has mounted something; a mount of the root's own would do as well, but for that there is no
+        // reason to have `remount`.
+        if target.starts_with("/proc") && target != Path::new("/proc") {
+            return refuse("destination", "it is inside /proc");
+        }
+        let target = text(&target, at)?;
+        let (mut attr, mut below) = (options.attr, options.attr_below);
+        match options.propagation {
+            Some((flag, true)) => below.propagation = flag,
+            Some((flag, false)) => attr.propagation = flag,
+            None => {}
+        }
+        if attr.set & libc::MOUNT_ATTR_RDONLY != 0 {
+            // Others still make their mount points in it.
+            attr.set &= !libc::MOUNT_ATTR_RDONLY;
+            self.seals.push(target.clone());
+        } else if attr.clear & libc::MOUNT_ATTR_RDONLY != 0 {
+            self.seals.retain(|sealed| *sealed != target);
+        }
+        self.jail(Rank::Mount, Step::Remount { target, attr, below });
+        Ok(())
+    }
+
+    /// The slot of the user name space that maps the owners of a mount, and whether of all below too.
+    fn users(&mut self, mount: &Mount, options: &Options, at: &str) -> Result<Option<(usize, bool)>> {
+        let recursive = match (options.idmap, maps(mount)) {
+            (None, false) => return Ok(None),
+            (asked, _) => asked.unwrap_or(false),
+        };
+        let users = if maps(mount) {
+            Users::Maps {
+                uid: idmap::map(mount.uid_mappings().as_ref()),
+                gid: idmap::map(mount.gid_mappings().as_ref()),
+            }
+        } else {
+            self.jail_users().ok_or_else(|| {
+                let way = "without uidMappings and gidMappings it takes a jail with a user name space";
+                Error::invalid(format!("use {at}/options \"idmap\": {way}"))
+            })?
+        };
+        if let Some((slot, _)) = self.users.iter().find(|(_, known)| *known == users) {
+            return Ok(Some((*slot, recursive)));
+        }
+        let slot = self.next_slot();
+        self.users.push((slot, users.clone()));
+        self.steps.push((Rank::Source, Side::Host, Step::Users { slot, users }));
+        Ok(Some((slot, recursive)))
+    }
+
+    /// The user name space of the jail: for a new one, which is not there yet, one with the same maps does as well.
+    fn jail_users(&self) -> Option<Users> {
+        let linux = self.request.spec.linux().as_ref()?;
+        let mut spaces = linux.namespaces().iter().flatten();
+        let users = spaces.find(|space| space.typ() == LinuxNamespaceType::User)?;
+        Some(match users.path() {
+            Some(path) => Users::Joined(path.clone()),
+            None => Users::Maps {
+                uid: idmap::map(linux.uid_mappings().as_ref()),
+                gid: idmap::map(linux.gid_mappings().as_ref()),
+            },
+        })
     }
 
     /// Only procfs may be mounted on /proc, and below it only a few files may be covered (CVE-2019-19921 and its kin).
@@ -238,19 +342,16 @@ impl Planner<'_> {
             let key = key.to_string_lossy();
             return Err(Error::invalid(format!("use {at}/options {key:?}: no such option of a bind mount")));
         }
-        let source = text(self.request.bundle.join(source), at)?;
+        let path = text(self.request.bundle.join(source), at)?;
+        let users = self.users(mount, &options, at)?;
         let mut attr = options.attr;
         let mut below = options.attr_below;
-        match options.propagation {
-            Some((flag, true)) => below.propagation = flag,
-            Some((flag, false)) => {
-                below.propagation = libc::MS_PRIVATE;
-                attr.propagation = flag;
-            }
-            None => below.propagation = libc::MS_PRIVATE,
-        }
-        let slot = self.source(source, recursive, attr, below);
-        self.jail(Rank::Mount, Step::Bind { slot, target, on_proc });
+        let (flag, all) = options.propagation.unwrap_or((libc::MS_PRIVATE, true));
+        propagate(flag, all, &mut attr, &mut below);
+        let itself = options.source_link != SourceLink::Follow;
+        let slot = self.source(Source { path, recursive, itself, attr, below, users, ..Source::default() });
+        let copy_link = options.source_link == SourceLink::Copy;
+        self.jail(Rank::Mount, Step::Bind(Bind { slot, target, on_proc, itself: options.target_itself, copy_link }));
         Ok(())
     }
 
@@ -272,9 +373,30 @@ impl Planner<'_> {
         }
         words.extend(options.superblock.into_iter().map(|word| (word, None)));
         words.extend(options.data);
+        self.label(kind, &mut words)?;
         let propagation = options.propagation.map_or(0, |(flag, _)| flag);
+        let has = |key: &CStr| words.iter().any(|(word, _)| word.as_c_str() == key);
+        let cover = Cover {
+            mode: kind == "tmpfs" && !has(c"mode"),
+            owner: options.copy_up && !has(c"uid") && !has(c"gid"),
+            contents: options.copy_up,
+        };
         let kind = text(kind, at)?;
-        self.jail(Rank::Mount, Step::Mount(FileSystem { kind, target, options: words, attr, propagation }));
+        self.jail(Rank::Mount, Step::Mount(FileSystem { kind, target, options: words, attr, propagation, cover }));
+        Ok(())
+    }
+
+    /// The label of SELinux for all files of a new file system. Those of the kernel itself have labels of their own.
+    fn label(&self, kind: &str, words: &mut Vec<(CString, Option<CString>)>) -> Result<()> {
+        const LABELS: [&CStr; 4] = [c"context", c"fscontext", c"defcontext", c"rootcontext"];
+        let label = self.request.spec.linux().as_ref().and_then(|linux| linux.mount_label().as_deref());
+        let has_its_own = words.iter().any(|(key, _)| LABELS.contains(&key.as_c_str()));
+        if let Some(label) = label.filter(|label| !label.is_empty())
+            && !matches!(kind, "proc" | "sysfs" | "cgroup" | "cgroup2")
+            && !has_its_own
+        {
+            words.push((c"context".to_owned(), Some(text(label, "/linux/mountLabel")?)));
+        }
         Ok(())
     }
 
@@ -284,14 +406,16 @@ impl Planner<'_> {
         let single = matches!(self.request.hierarchies, [only] if only.name.is_empty());
         if !single {
             let words = [(c"source", c"tmpfs"), (c"mode", c"755")];
+            let mut words = words.map(|(key, value)| (key.to_owned(), Some(value.to_owned()))).to_vec();
+            self.label("tmpfs", &mut words)?;
             self.jail(
                 Rank::Mount,
                 Step::Mount(FileSystem {
                     kind: c"tmpfs".to_owned(),
                     target: target.clone(),
-                    options: words.map(|(key, value)| (key.to_owned(), Some(value.to_owned()))).to_vec(),
+                    options: words,
                     attr: attr & !libc::MOUNT_ATTR_RDONLY,
-                    propagation: 0,
+                    ..FileSystem::default()
                 }),
             );
             if attr & libc::MOUNT_ATTR_RDONLY != 0 {
@@ -303,10 +427,10 @@ impl Planner<'_> {
             path.extend((!hierarchy.name.is_empty()).then_some(&hierarchy.name));
             let target = text(&path, "/mounts")?;
             if !self.request.cgroup_namespace {
-                let below = MountAttr { set: attr, propagation: libc::MS_PRIVATE, ..MountAttr::default() };
-                let source = text(&hierarchy.host, "/mounts")?;
-                let slot = self.source(source, false, below, MountAttr::default());
-                self.jail(Rank::Mount, Step::Bind { slot, target, on_proc: false });
+                let attr = MountAttr { set: attr, propagation: libc::MS_PRIVATE, ..MountAttr::default() };
+                let path = text(&hierarchy.host, "/mounts")?;
+                let slot = self.source(Source { path, attr, ..Source::default() });
+                self.jail(Rank::Mount, Step::Bind(Bind { slot, target, ..Bind::default() }));
                 continue;
             }
             let mut words = vec![(c"source".to_owned(), Some(c"cgroup".to_owned()))];
@@ -315,7 +439,8 @@ impl Planner<'_> {
                 words.push((text(key, "/mounts")?, value.map(|value| text(value, "/mounts")).transpose()?));
             }
             let kind = text(hierarchy.kind, "/mounts")?;
-            self.jail(Rank::Mount, Step::Mount(FileSystem { kind, target, options: words, attr, propagation: 0 }));
+            let new = FileSystem { kind, target, options: words, attr, ..FileSystem::default() };
+            self.jail(Rank::Mount, Step::Mount(new));
             // Co-mounted controllers are looked for under each of their names.
             if hierarchy.name.contains(',') {
                 for word in hierarchy.name.split(',') {
@@ -360,8 +485,8 @@ impl Planner<'_> {
             return Ok(());
         }
         let attr = MountAttr { propagation: libc::MS_PRIVATE, ..node_attr() };
-        let slot = self.source(device.path.clone(), false, attr, MountAttr::default());
-        self.jail(Rank::Device, Step::Bind { slot, target: device.path, on_proc: false });
+        let slot = self.source(Source { path: device.path.clone(), attr, ..Source::default() });
+        self.jail(Rank::Device, Step::Bind(Bind { slot, target: device.path, ..Bind::default() }));
         Ok(())
     }
 
@@ -386,6 +511,22 @@ impl Planner<'_> {
             self.jail(Rank::Mask, Step::Mask { path, slot, empty });
         }
         Ok(())
+    }
+}
+
+/// Whether a mount has maps of its own.
+fn maps(mount: &Mount) -> bool {
+    [mount.uid_mappings(), mount.gid_mappings()].into_iter().flatten().any(|list| !list.is_empty())
+}
+
+/// Sets the propagation of a tree, or of its first mount while all below is private.
+fn propagate(flag: u64, recursive: bool, attr: &mut MountAttr, below: &mut MountAttr) {
+    // A slave that was private for a moment hears of nothing any more, so that those below are slaves too.
+    if recursive || flag == libc::MS_SLAVE {
+        below.propagation = flag;
+    } else {
+        below.propagation = libc::MS_PRIVATE;
+        attr.propagation = flag;
     }
 }
 

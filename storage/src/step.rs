@@ -6,31 +6,18 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use base::Ctx;
 use nix::errno::Errno;
-use nix::fcntl::{AT_FDCWD, OFlag, ResolveFlag, open};
+use nix::fcntl::{OFlag, ResolveFlag, open};
 use nix::libc;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use nix::sys::stat::{Mode, SFlag, fstat, makedev, mknodat};
-use nix::sys::statfs::{PROC_SUPER_MAGIC, fstatfs};
 use nix::unistd::{Gid, Uid, fchdir, fchownat, pivot_root, symlinkat};
-use sys::mount::{MountAttr, attach, clone_tree, fs_create, fs_reason, fs_set, fs_set_flag, fsmount, fsopen};
+use sys::mount::{MountAttr, attach, clone_tree, fs_create, fs_set, fsmount, fsopen};
 use sys::{Doing, Error, Kind, Result};
 
 use crate::beneath;
-
-/// What is mounted, with every word of it resolved.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct FileSystem {
-    /// The type, as in filesystems(5).
-    pub kind: CString,
-    /// Where it is to be mounted, as a path in the jail.
-    pub target: CString,
-    /// Options, in order: key and value.
-    pub options: Vec<(CString, Option<CString>)>,
-    /// `MOUNT_ATTR_*` bits.
-    pub attr: u64,
-    /// Propagation, or 0 for private.
-    pub propagation: u64,
-}
+use crate::bind::{Bind, Source, kind};
+use crate::filesystem::FileSystem;
+use crate::idmap::Users;
 
 /// A device node or link of /dev.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,9 +38,10 @@ pub struct Device {
 #[expect(missing_docs, reason = "the comment of each variant names its fields")]
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    /// Host: a detached copy of the host's tree at `source`, kept in `slot`, with its attributes set while only we see it.
-    /// With `directory` it must be one.
-    Source { slot: usize, source: CString, recursive: bool, attr: MountAttr, below: MountAttr, directory: bool },
+    /// Host: the user name space by which owners are mapped, kept in `slot`.
+    Users { slot: usize, users: Users },
+    /// Host: a detached copy of a tree of the host is kept in its slot.
+    Source(Source),
     /// Jail: the host's null device, proved to be that, kept in `slot`.
     Null { slot: usize },
     /// Jail: nothing that is mounted here shows on the host.
@@ -63,10 +51,12 @@ pub enum Step {
     /// Jail: a fresh tmpfs becomes the root, filled with an allow-listed copy-on-write clone of the host's `tree`. Its
     /// upper layers are mounted over `scratch`, out of the jail's sight.
     Clone { tree: CString, scratch: CString, name: String },
-    /// Jail: the tree in `slot` is attached at `target`.
-    Bind { slot: usize, target: CString, on_proc: bool },
+    /// Jail: a tree of the host is attached.
+    Bind(Bind),
     /// Jail: a new file system is made and attached.
     Mount(FileSystem),
+    /// Jail: the mount that is at `target` gets other attributes, and with `below` those under it too.
+    Remount { target: CString, attr: MountAttr, below: MountAttr },
     /// Jail: the mount at `path` is made read-only, now that all is made that is below it.
     Seal { path: CString },
     /// Jail: a device node.
@@ -89,12 +79,14 @@ impl fmt::Display for Step {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text = CStr::to_string_lossy;
         match self {
-            Self::Source { source, .. } => write!(f, "use {} of the host", text(source)),
+            Self::Users { users, .. } => users.fmt(f),
+            Self::Source(source) => write!(f, "use {} of the host", text(&source.path)),
             Self::Null { .. } => write!(f, "use the null device of the host"),
             Self::Private => write!(f, "make the mounts of the jail private"),
             Self::Root { .. } => write!(f, "attach the root"),
             Self::Clone { tree, .. } => write!(f, "clone {} of the host as the root", text(tree)),
-            Self::Bind { target, .. } => write!(f, "bind on {}", text(target)),
+            Self::Bind(bind) => write!(f, "bind on {}", text(&bind.target)),
+            Self::Remount { target, .. } => write!(f, "change the mount on {}", text(target)),
             Self::Mount(new) => write!(f, "mount {} on {}", text(&new.kind), text(&new.target)),
             Self::Seal { path } | Self::ReadOnly { path } => write!(f, "make {} read-only", text(path)),
             Self::Node(device) => write!(f, "make device {}", text(&device.path)),
@@ -115,19 +107,13 @@ impl Step {
     pub fn run(&self, ctx: &mut Ctx) -> Result<()> {
         let step = || self.to_string();
         match self {
-            Self::Source { slot, source, recursive, attr, below, directory } => {
-                let tree = clone_tree(AT_FDCWD, source, *recursive).doing(step)?;
-                if *directory && !is_directory(&tree).doing(step)? {
-                    return Err(Error::invalid(format!("{self} as the root: it is no directory")));
-                }
-                // Detached first: a mount that were attached while still shared would show on the host.
-                let change = |recursive, attr: &MountAttr| match *attr == MountAttr::default() {
-                    true => Ok(()),
-                    false => sys::mount::mount_setattr(&tree, recursive, attr).doing(step),
-                };
-                change(true, below)?;
-                change(false, attr)?;
-                ctx.keep(*slot, tree);
+            Self::Users { slot, users } => {
+                ctx.keep(*slot, users.open()?);
+                Ok(())
+            }
+            Self::Source(source) => {
+                let tree = source.open(ctx)?;
+                ctx.keep(source.slot, tree);
                 Ok(())
             }
             Self::Null { slot } => {
@@ -155,12 +141,18 @@ impl Step {
                 ctx.root = Some(root);
                 Ok(())
             }
-            Self::Bind { slot, target, on_proc } => {
-                let tree = kept(ctx, *slot)?;
-                let root = root(ctx)?;
-                let place = bind_target(root, &tree, target)?;
-                refuse_proc(&place, target, *on_proc)?;
-                attach(&tree, &place).doing(step)
+            Self::Bind(bind) => {
+                let tree = kept(ctx, bind.slot)?;
+                bind.attach(root(ctx)?, &tree)
+            }
+            Self::Remount { target, attr, below } => {
+                let place = beneath::place(root(ctx)?, target).doing(step)?;
+                let change = |recursive, attr: &MountAttr| match sys::mount::mount_setattr(&place, recursive, attr) {
+                    Err(Errno::EINVAL) => Err(Error::invalid(format!("{self}: nothing is mounted there"))),
+                    other => other.doing(step),
+                };
+                change(true, below)?;
+                change(false, attr)
             }
             Self::Mount(new) => new.mount(root(ctx)?).map(drop),
             Self::Seal { path } | Self::ReadOnly { path } => {
@@ -220,84 +212,6 @@ fn attach_root(tree: &OwnedFd) -> nix::Result<()> {
     attach(tree, old)
 }
 
-fn is_directory(file: &OwnedFd) -> nix::Result<bool> {
-    Ok(SFlag::from_bits_truncate(fstat(file)?.st_mode) & SFlag::S_IFMT == SFlag::S_IFDIR)
-}
-
-fn bind_target(root: BorrowedFd<'_>, tree: &OwnedFd, target: &CStr) -> Result<OwnedFd> {
-    match beneath::place(root, target) {
-        Err(Errno::ENOENT) => {}
-        found => return found.doing(|| format!("open {} in the root", target.to_string_lossy())),
-    }
-    match is_directory(tree).doing(|| format!("look at the source of {}", target.to_string_lossy()))? {
-        true => beneath::directory(root, target, 0o755),
-        false => beneath::file(root, target),
-    }
-}
-
-/// A link of the image must not lead a mount into /proc, where it would hide what the runtime and the jail rely on.
-fn refuse_proc(place: &OwnedFd, target: &CStr, allowed: bool) -> Result<()> {
-    if allowed {
-        return Ok(());
-    }
-    let found = fstatfs(place).doing(|| format!("look at {} in the root", target.to_string_lossy()))?;
-    match found.filesystem_type() == PROC_SUPER_MAGIC {
-        true => Err(Error::invalid(format!("mount on {}: it is inside /proc", target.to_string_lossy()))),
-        false => Ok(()),
-    }
-}
-
-impl FileSystem {
-    /// Makes the file system and attaches it beneath `root`; returns the mount.
-    ///
-    /// # Errors
-    /// What the file system itself said, where it said something.
-    pub fn mount(&self, root: BorrowedFd<'_>) -> Result<OwnedFd> {
-        let step = || format!("mount {} on {}", self.kind.to_string_lossy(), self.target.to_string_lossy());
-        let fs = fsopen(&self.kind).map_err(|errno| match errno {
-            Errno::ENODEV => Error::unsupported(format!("{}: this kernel has no such file system", step())),
-            other => Error::kernel(step(), other),
-        })?;
-        let said = |errno| match fs_reason(&fs) {
-            Some(reason) => Error::new(Kind::Invalid, format!("{}: {reason}", step())),
-            None => Error::kernel(step(), errno),
-        };
-        for (key, value) in &self.options {
-            match value {
-                Some(value) => fs_set(&fs, key, value),
-                None => fs_set_flag(&fs, key),
-            }
-            .map_err(said)?;
-        }
-        fs_create(&fs).map_err(said)?;
-        let tree = fsmount(&fs, self.attr).map_err(said)?;
-        let place = self.place(root)?;
-        attach(&tree, &place).doing(step)?;
-        if self.propagation != 0 {
-            let attr = MountAttr { propagation: self.propagation, ..MountAttr::default() };
-            sys::mount::mount_setattr(&tree, false, &attr).doing(step)?;
-        }
-        Ok(tree)
-    }
-
-    /// The target. That of proc and sysfs is reached through no link, so that what others later open by these paths is
-    /// what was mounted.
-    fn place(&self, root: BorrowedFd<'_>) -> Result<OwnedFd> {
-        let fixed = matches!(self.kind.to_bytes(), b"proc" | b"sysfs");
-        let resolve = if fixed { ResolveFlag::RESOLVE_NO_SYMLINKS } else { ResolveFlag::empty() };
-        let place = match beneath::open_with(root, &self.target, OFlag::O_PATH | OFlag::O_DIRECTORY, resolve) {
-            Err(Errno::ENOENT) => beneath::directory(root, &self.target, 0o755)?,
-            Err(Errno::ELOOP) if fixed => {
-                let text = self.target.to_string_lossy();
-                return Err(Error::invalid(format!("mount {} on {text}: it is a link", self.kind.to_string_lossy())));
-            }
-            other => other.doing(|| format!("open {} in the root", self.target.to_string_lossy()))?,
-        };
-        refuse_proc(&place, &self.target, fixed)?;
-        Ok(place)
-    }
-}
-
 fn read_only(root: BorrowedFd<'_>, path: &CStr, seal: bool) -> Result<()> {
     let step = || format!("make {} read-only", path.to_string_lossy());
     let place = match beneath::place(root, path) {
@@ -319,7 +233,7 @@ fn mask(ctx: &mut Ctx, path: &CStr, null: usize, empty: usize) -> Result<()> {
         Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
         found => found.doing(step)?,
     };
-    let cover = if is_directory(&place).doing(step)? { empty } else { null };
+    let cover = if kind(&place).doing(step)? == SFlag::S_IFDIR { empty } else { null };
     let tree = match ctx.sources.get(cover).and_then(Option::as_ref) {
         Some(cover) => {
             let tree = clone_tree(cover, c"", false).doing(step)?;

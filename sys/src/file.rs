@@ -1,6 +1,6 @@
 //! Descriptors and files: close_range(2), open file description locks, extended attributes, terminals.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::path::Path;
 
@@ -107,6 +107,50 @@ pub fn get_xattr(path: &Path, name: &CStr) -> nix::Result<Option<Vec<u8>>> {
         Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(None),
         Err(errno) => Err(errno),
     }
+}
+
+/// The largest value of an extended attribute, and the longest list of their names. Source: xattr(7).
+const LARGEST_XATTR: usize = 1 << 16;
+
+/// The names of all extended attributes of an open file; none where its file system has none. Source: flistxattr(2).
+///
+/// # Errors
+/// As flistxattr(2).
+pub fn xattr_names(file: impl AsFd) -> nix::Result<Vec<CString>> {
+    let mut list = vec![0_u8; LARGEST_XATTR];
+    // SAFETY: the list is passed with its capacity and outlives the call.
+    let len = unsafe { libc::flistxattr(file.as_fd().as_raw_fd(), list.as_mut_ptr().cast(), list.len()) };
+    match Errno::result(len) {
+        Ok(len) => list.truncate(len as usize),
+        Err(Errno::EOPNOTSUPP) => return Ok(Vec::new()),
+        Err(errno) => return Err(errno),
+    }
+    let names = list.split(|byte| *byte == 0).filter(|name| !name.is_empty());
+    names.map(|name| CString::new(name).map_err(|_| Errno::EINVAL)).collect()
+}
+
+/// Extended attribute `name` of an open file. Source: fgetxattr(2).
+///
+/// # Errors
+/// `ENODATA` where it has none of this name.
+pub fn xattr_of(file: impl AsFd, name: &CStr) -> nix::Result<Vec<u8>> {
+    let mut value = vec![0_u8; LARGEST_XATTR];
+    // SAFETY: a C string, and `value` with its capacity; both outlive the call.
+    let len =
+        unsafe { libc::fgetxattr(file.as_fd().as_raw_fd(), name.as_ptr(), value.as_mut_ptr().cast(), value.len()) };
+    value.truncate(Errno::result(len)? as usize);
+    Ok(value)
+}
+
+/// Sets extended attribute `name` of an open file. Source: fsetxattr(2).
+///
+/// # Errors
+/// `EOPNOTSUPP` where the file system has none of this kind.
+pub fn set_xattr_of(file: impl AsFd, name: &CStr, value: &[u8]) -> nix::Result<()> {
+    // SAFETY: a C string, and `value` with its length; both outlive the call.
+    let ret =
+        unsafe { libc::fsetxattr(file.as_fd().as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
+    Errno::result(ret).map(drop)
 }
 
 /// Opens the other end of a pseudo-terminal without any path. Source: ioctl_tty(2), TIOCSPTLCK and TIOCGPTPEER.

@@ -29,10 +29,19 @@ fn descriptor(ret: libc::c_long) -> nix::Result<OwnedFd> {
 /// # Errors
 /// As open_tree(2); `EINVAL` where an unbindable mount, or in a user name space a locked one, is below.
 pub fn clone_tree(dir: impl AsFd, path: &CStr, recursive: bool) -> nix::Result<OwnedFd> {
-    let mut flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as u32;
-    if recursive {
-        flags |= libc::AT_RECURSIVE as u32;
-    }
+    clone_with(dir, path, if recursive { libc::AT_RECURSIVE } else { 0 })
+}
+
+/// As [`clone_tree`], of a link itself where `path` is one. Source: open_tree(2), AT_SYMLINK_NOFOLLOW.
+///
+/// # Errors
+/// As [`clone_tree`].
+pub fn clone_tree_itself(dir: impl AsFd, path: &CStr, recursive: bool) -> nix::Result<OwnedFd> {
+    clone_with(dir, path, libc::AT_SYMLINK_NOFOLLOW | if recursive { libc::AT_RECURSIVE } else { 0 })
+}
+
+fn clone_with(dir: impl AsFd, path: &CStr, flags: libc::c_int) -> nix::Result<OwnedFd> {
+    let flags = libc::OPEN_TREE_CLONE | libc::OPEN_TREE_CLOEXEC | (libc::AT_EMPTY_PATH | flags) as u32;
     // SAFETY: `path` is a C string that outlives the call.
     descriptor(unsafe { libc::syscall(libc::SYS_open_tree, dir.as_fd().as_raw_fd(), path.as_ptr(), flags) })
 }
@@ -125,6 +134,21 @@ pub fn attach(tree: impl AsFd, target: impl AsFd) -> nix::Result<()> {
 pub fn mount_setattr(tree: impl AsFd, recursive: bool, attr: &MountAttr) -> nix::Result<()> {
     let raw =
         libc::mount_attr { attr_set: attr.set, attr_clr: attr.clear, propagation: attr.propagation, userns_fd: 0 };
+    setattr(tree, recursive, &raw)
+}
+
+/// Shows the files of the detached mount `tree`, and of those below it if `recursive`, as owned by whom the maps of the
+/// user name space `users` make of their owners. Source: mount_setattr(2), MOUNT_ATTR_IDMAP.
+///
+/// # Errors
+/// `EINVAL` where the file system cannot do it, `EPERM` where it is done already or the maps are empty.
+pub fn map_owners(tree: impl AsFd, recursive: bool, users: impl AsFd) -> nix::Result<()> {
+    let userns_fd = users.as_fd().as_raw_fd() as u64;
+    let raw = libc::mount_attr { attr_set: libc::MOUNT_ATTR_IDMAP, attr_clr: 0, propagation: 0, userns_fd };
+    setattr(tree, recursive, &raw)
+}
+
+fn setattr(tree: impl AsFd, recursive: bool, raw: &libc::mount_attr) -> nix::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: `raw` outlives the call and its true size is passed.
     let ret = unsafe {
@@ -133,7 +157,7 @@ pub fn mount_setattr(tree: impl AsFd, recursive: bool, attr: &MountAttr) -> nix:
             tree.as_fd().as_raw_fd(),
             c"".as_ptr(),
             flags,
-            &raw const raw,
+            std::ptr::from_ref(raw),
             size_of::<libc::mount_attr>(),
         )
     };
