@@ -217,7 +217,6 @@ fn what_the_features_deny_is_refused() {
     let good = bundle.spec.clone();
     for (flag, pointer, value) in [
         ("/linux/cgroup/rdma", "/linux/resources", json!({"rdma": {"mlx5_1": {"hcaHandles": 3}}})),
-        ("/linux/netDevices/enabled", "/linux/netDevices", json!({"eth0": {"name": "eth1"}})),
     ] {
         assert_eq!(document.pointer(flag), Some(&json!(false)), "{flag}");
         bundle.spec.clone_from(&good);

@@ -30,6 +30,7 @@ mod mount_options;
 mod mounts;
 mod mutation;
 mod name_spaces;
+mod net_devices;
 mod pause;
 mod privilege;
 mod process;

@@ -46,6 +46,9 @@ pub enum Rank {
     Device,
     /// The terminal: from the devpts that the mounts brought.
     Console,
+    /// Links of the host become the jail's: as late as it can be, since there is no way back once the jail has died; but
+    /// hooks expect them.
+    Network,
     /// Hooks that see the name spaces, before the root changes.
     HookRuntime,
     /// Hooks inside them, before the root changes.
@@ -91,6 +94,30 @@ pub struct Ctx {
     pub agent: Option<OwnedFd>,
     /// A descriptor that the next change of side carries over, such as the jail's terminal.
     pub pass: Option<OwnedFd>,
+    /// Links of the host that are in the jail's network by now, and go back where the jail is not made after all.
+    pub guests: Option<Guests>,
+}
+
+/// The links of the host that a jail has got.
+#[derive(Debug)]
+pub struct Guests {
+    /// The network that they are in: it must not end with process 1, or they would too.
+    pub network: OwnedFd,
+    /// In the order in which they came.
+    pub links: Vec<Guest>,
+}
+
+/// A link of the host in another network, and what it takes to put it back as it was.
+#[derive(Debug)]
+pub struct Guest {
+    /// Its name on the host.
+    pub name: String,
+    /// Its number where it is now.
+    pub index: u32,
+    /// Whether it was up on the host.
+    pub was_up: bool,
+    /// The addresses that it keeps, as rtnetlink(7) has them.
+    pub addresses: Vec<Vec<u8>>,
 }
 
 impl Ctx {

@@ -149,7 +149,6 @@ fn linux(spec: &Spec) -> Result<()> {
         return Err(Error::invalid("use /linux: it is missing; a jail needs name spaces"));
     };
     let later = [
-        (linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()), "netDevices"),
     ];
     refuse_later(&later, "/linux")?;
     let mut seen = Vec::new();
@@ -257,6 +256,10 @@ fn settings(spec: &Spec, seen: &[LinuxNamespaceType]) -> Result<()> {
                 name.len()
             )));
         }
+    }
+    let devices = spec.linux().as_ref().and_then(|linux| linux.net_devices().as_ref());
+    if devices.is_some_and(|devices| !devices.is_empty()) && !seen.contains(&LinuxNamespaceType::Network) {
+        return Err(Error::invalid("use /linux/netDevices: it needs a name space of type network"));
     }
     let Some(sysctls) = spec.linux().as_ref().and_then(|linux| linux.sysctl().as_ref()) else { return Ok(()) };
     for (key, value) in sysctls {

@@ -9,7 +9,7 @@ use std::time::SystemTime;
 
 use base::{Ctx, JailId, Object, Rank, Side};
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
-use oci_spec::runtime::Spec;
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use serde_json::value::RawValue;
 use sys::process::Fork;
 use sys::{Child, Doing, Error, Kind, Result};
@@ -18,10 +18,10 @@ use crate::channel::{Channel, Message};
 use crate::init::{self, Starter};
 use crate::journal::{Journal, Process, Record};
 use crate::pid_file::PidFile;
-use crate::plan::Plan;
+use crate::plan::{Plan, Step};
 use crate::planner::{self, Input};
 use crate::store::{self, Entry, State, Store};
-use crate::{birth, bundle, document, jail, label, process, resctrl};
+use crate::{birth, bundle, document, jail, label, namespace, process, resctrl};
 
 /// What `create` and `run` are asked for.
 #[derive(Debug)]
@@ -85,11 +85,25 @@ pub fn plan(request: &Request, cache: Option<&OwnedFd>) -> Result<(Plan, String)
         selinux: bundle::has_selinux(&request.spec),
         clone: bundle::is_clone(&request.spec).then_some(scratch),
     })
+    .and_then(|plan| look_at_links(&plan).map(|()| plan))
     .map_err(|error| {
         let name = request.bundle.join("config.json");
         document::locate(error, &name.to_string_lossy(), request.config.get())
     })?;
     Ok((plan, mark))
+}
+
+/// Refuses what is known of the links that the jail is to get before anything is made: no move can be tried.
+fn look_at_links(plan: &Plan) -> Result<()> {
+    let devices = plan.of(Rank::Network).iter().filter_map(|planned| match &planned.step {
+        Step::Netstack(netstack::Step::Move(device)) => Some(device),
+        _ => None,
+    });
+    let devices: Vec<_> = devices.collect();
+    match devices.is_empty() {
+        true => Ok(()),
+        false => netstack::device::look(&devices, namespace::path(&plan.spec, LinuxNamespaceType::Network)),
+    }
 }
 
 /// Makes a jail: with `wait` up to where its process 1 waits for whoever starts it, else up to where its program runs.
@@ -102,14 +116,15 @@ pub fn make(request: &Request, wait: bool) -> Result<Made> {
     let (plan, mark) = plan(request, Some(&cache))?;
     let (entry, lock) = reserve(&store, &request.id)?;
     let mut making = Making { request, plan, entry, objects: Vec::new(), child: None };
-    let made = making.go(&mark, wait).map(|made| (made, lock));
+    let mut ctx = Ctx::default();
+    let made = making.go(&mark, wait, &mut ctx).map(|made| (made, lock));
     match made {
         Ok((terminal, _lock)) => {
             let Making { entry, child, objects, .. } = making;
             let child = child.ok_or_else(|| Error::new(Kind::Kernel, "make the jail: it has no process 1"))?;
             Ok(Made { entry, child, terminal, store, objects })
         }
-        Err(error) => Err(making.undo(&store, error)),
+        Err(error) => Err(making.undo(&store, &mut ctx, error)),
     }
 }
 
@@ -144,24 +159,23 @@ struct Making<'a> {
 }
 
 impl Making<'_> {
-    fn go(&mut self, mark: &str, wait: bool) -> Result<Option<OwnedFd>> {
+    fn go(&mut self, mark: &str, wait: bool, ctx: &mut Ctx) -> Result<Option<OwnedFd>> {
         let state = self.state(mark)?;
         // Held by process 1 too, until it becomes the program.
         let held = self.entry.write(&state)?;
         let mut journal = Journal::open(&self.entry)?;
         let listener = if wait { Some(self.listen()?) } else { None };
         let pid_file = self.request.pid_file.as_deref().map(PidFile::begin).transpose()?;
-        let mut ctx = Ctx::default();
-        self.steps(0..self.plan.before(Rank::Join), &mut ctx, &mut journal)?;
-        let channel = self.clone(&mut ctx, listener, held.as_raw_fd())?;
+        self.steps(0..self.plan.before(Rank::Join), ctx, &mut journal)?;
+        let channel = self.clone(ctx, listener, held.as_raw_fd())?;
         let pid = self.pid()?;
         let meanwhile = self.plan.before(Rank::Meanwhile);
-        self.steps(self.plan.before(Rank::Map)..meanwhile, &mut ctx, &mut journal)?;
+        self.steps(self.plan.before(Rank::Map)..meanwhile, ctx, &mut journal)?;
         if self.plan.waits_for_go() {
             channel.say(&Message::Go(pid), None)?;
         }
-        self.steps(meanwhile..self.plan.before(Rank::Attach), &mut ctx, &mut journal)?;
-        init::walk(Side::Host, &self.plan, self.plan.walk(), &mut ctx, &channel)?;
+        self.steps(meanwhile..self.plan.before(Rank::Attach), ctx, &mut journal)?;
+        init::walk(Side::Host, &self.plan, self.plan.walk(), ctx, &channel)?;
         let process = Process::of(pid)?;
         let write_pid = || pid_file.map_or(Ok(()), |file| file.finish(pid));
         if wait {
@@ -179,7 +193,7 @@ impl Making<'_> {
             started(&self.plan, &mut ctx, &channel)?;
             journal.append(&Record::Created(process))?;
         }
-        Ok(ctx.pass)
+        Ok(ctx.pass.take())
     }
 
     fn state(&self, mark: &str) -> Result<State> {
@@ -236,7 +250,10 @@ impl Making<'_> {
     }
 
     /// Takes everything back; the cause stays the first thing that the error says.
-    fn undo(self, store: &Store, mut error: Error) -> Error {
+    fn undo(self, store: &Store, ctx: &mut Ctx, mut error: Error) -> Error {
+        if let Err(other) = netstack::device::give_back(ctx) {
+            error = error.and(other);
+        }
         if let Some(child) = &self.child
             && let Err(other) = process::end(child)
         {

@@ -46,7 +46,7 @@ fn linux() -> LinuxFeature {
     let mut mounts = MountExtensions::default();
     mounts.set_idmap(Some(idmap));
     let mut devices = NetDevices::default();
-    devices.set_enabled(no);
+    devices.set_enabled(Some(true));
     let capabilities = secmodel::caps::known().iter().map(ToString::to_string).collect();
     let mut linux = LinuxFeature::default();
     linux

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use base::Ctx;
 use nix::errno::Errno;
@@ -10,7 +10,7 @@ use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::stat::Mode;
 use nix::unistd::{ForkResult, Gid, Uid, setgroups, setresgid, setresuid};
-use oci_spec::runtime::{LinuxNamespaceType, LinuxTimeOffset, Spec};
+use oci_spec::runtime::{LinuxNamespace, LinuxNamespaceType, LinuxTimeOffset, Spec};
 use sys::{Doing, Error, Kind, Result};
 
 /// One effect on the name spaces of a jail.
@@ -97,16 +97,24 @@ pub fn word(kind: LinuxNamespaceType) -> &'static str {
     }
 }
 
+fn of(spec: &Spec, kind: LinuxNamespaceType) -> Option<&LinuxNamespace> {
+    let list = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
+    list.iter().find(|namespace| namespace.typ() == kind)
+}
+
 /// Whether a specification gives the jail a name space other than the caller's of this kind.
 pub fn has(spec: &Spec, kind: LinuxNamespaceType) -> bool {
-    let list = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
-    list.iter().any(|namespace| namespace.typ() == kind)
+    of(spec, kind).is_some()
 }
 
 /// Whether a specification gives the jail a name space of its own of this kind.
 pub fn is_new(spec: &Spec, kind: LinuxNamespaceType) -> bool {
-    let list = spec.linux().as_ref().and_then(|linux| linux.namespaces().as_deref()).unwrap_or_default();
-    list.iter().any(|namespace| namespace.typ() == kind && namespace.path().is_none())
+    of(spec, kind).is_some_and(|namespace| namespace.path().is_none())
+}
+
+/// The path of the name space of this kind that the jail joins.
+pub fn path(spec: &Spec, kind: LinuxNamespaceType) -> Option<&Path> {
+    of(spec, kind)?.path().as_deref()
 }
 
 impl Step {

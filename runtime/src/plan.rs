@@ -74,7 +74,7 @@ impl Step {
         match self {
             Self::Cgroup(step) => step.run(ctx),
             Self::Storage(step) => step.run(ctx),
-            Self::Netstack(step) => step.run(),
+            Self::Netstack(step) => step.run(ctx),
             Self::Secmodel(step) => step.run().map(|listener| ctx.listener = ctx.listener.take().or(listener)),
             Self::Namespace(step) => step.run(ctx),
             Self::Setting(step) => step.run(ctx),

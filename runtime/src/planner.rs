@@ -219,6 +219,10 @@ impl Planner {
         if namespace::is_new(spec, LinuxNamespaceType::Network) {
             self.push(Rank::Setting, Side::Jail, Step::Netstack(netstack::Step::loopback()));
         }
+        let devices = spec.linux().as_ref().and_then(|linux| linux.net_devices().as_ref());
+        for device in devices.map(netstack::device::plan).transpose()?.into_iter().flatten() {
+            self.push(Rank::Network, Side::Host, Step::Netstack(netstack::Step::Move(device)));
+        }
         let filled = |name: &Option<String>| name.clone().filter(|name| !name.is_empty());
         if let Some(name) = filled(spec.hostname()) {
             self.push(Rank::Setting, Side::Jail, Step::Setting(setting::Step::Hostname(name)));
