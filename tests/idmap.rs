@@ -6,7 +6,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, chown};
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
 use serde_json::{Value, json};
 use tests::view::View;
-use tests::{Bundle, left_nothing, require_root, stage};
+use tests::{Bundle, Runtime, installed, left_nothing, require_root, stage, stage_of};
 
 const NONE: Option<&str> = None;
 
@@ -68,6 +68,25 @@ fn the_owners_of_a_bind_are_those_that_its_own_maps_say() {
         assert_eq!(bundle.script(OWNERS), seen, "{users} {options:?}");
         left_nothing(&bundle, &host);
     }
+}
+
+/// The control: crun, the only one of Debian 12 that knows it, shows the same.
+#[test]
+fn crun_shows_the_same_owners() {
+    if !require_root() || !installed("crun") {
+        return;
+    }
+    View::V1.enter().unwrap();
+    let mut seen = Vec::new();
+    for runtime in [Runtime::jail(), Runtime::of("crun")] {
+        let (mut bundle, host) = stage_of(runtime);
+        let source = source(&bundle);
+        with_users(&mut bundle);
+        bundle.set("/mounts/-", mapped(&source, &["bind", "idmap"], 100_000));
+        seen.push(bundle.script(OWNERS));
+        left_nothing(&bundle, &host);
+    }
+    assert_eq!(seen[0], seen[1]);
 }
 
 #[test]

@@ -223,6 +223,29 @@ fn words_for_a_bind_alone_are_refused_elsewhere() {
     left_nothing(&bundle, &host);
 }
 
+#[test]
+fn what_a_mount_cannot_change_of_its_file_system_is_refused() {
+    if !require_root() {
+        return;
+    }
+    let (mut bundle, host) = stage();
+    let source = source(&bundle);
+    bundle.set("/mounts/-", bind(&source, "/mnt", &["bind", "async", "nolazytime"])).run().ok();
+    for (mount, reason) in [
+        (bind(&source, "/mnt", &["bind", "sync"]), "options \"sync\": a bind mount shows the file system of the host"),
+        (bind(&source, "/mnt", &["bind", "size=1m"]), "options \"size\": no such option of a bind mount"),
+        (
+            json!({"destination": "/mnt", "type": "cgroup", "options": ["nsdelegate"]}),
+            "options \"nsdelegate\": how the host",
+        ),
+    ] {
+        let line = bundle.set("/mounts/-", mount).create().fails();
+        assert!(line.contains(reason), "{reason}: {line}");
+        bundle.spec["mounts"].as_array_mut().unwrap().pop();
+    }
+    left_nothing(&bundle, &host);
+}
+
 /// What the host mounts under the root later is seen by a root that is a slave, and by no other.
 #[test]
 fn a_root_that_is_a_slave_hears_of_what_the_host_mounts() {

@@ -82,6 +82,39 @@ fn a_copy_has_the_owner_mode_times_and_attributes_of_its_source() {
 }
 
 #[test]
+fn in_a_user_name_space_the_owners_are_those_of_the_jail_or_the_file_is_named() {
+    if !require_root() {
+        return;
+    }
+    let (mut bundle, host) = stage();
+    let mnt = covered(&bundle);
+    let map = json!([{"containerID": 0, "hostID": 100_000, "size": 1000}]);
+    bundle.set("/linux/namespaces/-", json!({"type": "user"}));
+    bundle.set("/linux/uidMappings", map.clone()).set("/linux/gidMappings", map);
+    for (path, owner) in [("", 100_000), ("dir", 100_005), ("dir/file", 100_007)] {
+        match path {
+            "dir" => fs::create_dir(mnt.join(path)).unwrap(),
+            "dir/file" => fs::write(mnt.join(path), "").unwrap(),
+            _ => (),
+        }
+        chown(mnt.join(path), Some(owner), Some(owner)).unwrap();
+    }
+    bundle.set("/mounts/-", tmpfs("/mnt", &["tmpcopyup"]));
+    assert_eq!(
+        bundle.script("stat -c '%n %u %g' /mnt /mnt/dir /mnt/dir/file"),
+        "/mnt 0 0\n/mnt/dir 5 5\n/mnt/dir/file 7 7\n"
+    );
+    chown(mnt.join("dir/file"), Some(1), Some(1)).unwrap();
+    let line = bundle.create().fails();
+    assert!(line.contains("cannot copy dir/file up: its owner or group is nobody"), "{line}");
+    chown(mnt.join("dir/file"), Some(100_000), Some(100_000)).unwrap();
+    mknod(&mnt.join("dir/null"), SFlag::S_IFCHR, Mode::empty(), makedev(1, 3)).unwrap();
+    let line = bundle.create().fails();
+    assert!(line.contains("cannot copy dir/null up: the jail may make no such file"), "{line}");
+    left_nothing(&bundle, &host);
+}
+
+#[test]
 fn an_owner_and_a_mode_that_are_asked_for_win() {
     if !require_root() {
         return;

@@ -66,6 +66,9 @@ const COVERABLE: &[&str] = &[
     "/proc/uptime",
 ];
 
+/// Words for a superblock that ask for what is no default.
+const DEMANDS: &[&CStr] = &[c"sync", c"dirsync", c"lazytime"];
+
 /// The devices that the specification promises. Source: OCI config-linux, Default Devices.
 const DEVICES: &[(&str, u64, u64)] = &[
     ("/dev/null", 1, 3),
@@ -226,7 +229,7 @@ impl Planner<'_> {
             return Err(Error::invalid(format!("use {at}/uidMappings: only a bind mount can have it")));
         }
         match kind {
-            "cgroup" | "cgroup2" => self.cgroups(target, &options),
+            "cgroup" | "cgroup2" => self.cgroups(target, &options, at),
             _ => self.file_system(mount, kind, target, options, at),
         }
     }
@@ -342,6 +345,10 @@ impl Planner<'_> {
             let key = key.to_string_lossy();
             return Err(Error::invalid(format!("use {at}/options {key:?}: no such option of a bind mount")));
         }
+        if let Some(word) = options.superblock.iter().find(|word| DEMANDS.contains(&word.as_c_str())) {
+            let why = "a bind mount shows the file system of the host as that is mounted";
+            return Err(Error::invalid(format!("use {at}/options {word:?}: {why}")));
+        }
         let path = text(self.request.bundle.join(source), at)?;
         let users = self.users(mount, &options, at)?;
         let mut attr = options.attr;
@@ -401,9 +408,14 @@ impl Planner<'_> {
     }
 
     /// A mount of type `cgroup`: the whole of v2, or a tmpfs with each hierarchy of v1 in it.
-    fn cgroups(&mut self, target: CString, options: &Options) -> Result<()> {
-        let attr = options.attr.set;
+    fn cgroups(&mut self, target: CString, options: &Options, at: &str) -> Result<()> {
+        let attr = options.attr.set | options.attr_below.set;
         let single = matches!(self.request.hierarchies, [only] if only.name.is_empty());
+        let word = options.data.first().map(|(key, _)| key).or(options.superblock.first());
+        if let Some(word) = word {
+            let why = "how the host has mounted its control groups is not changed for a jail";
+            return Err(Error::invalid(format!("use {at}/options {word:?}: {why}")));
+        }
         if !single {
             let words = [(c"source", c"tmpfs"), (c"mode", c"755")];
             let mut words = words.map(|(key, value)| (key.to_owned(), Some(value.to_owned()))).to_vec();
