@@ -1,6 +1,6 @@
 //! `fault`: stops a runtime before each of its system calls and looks at what is left.
 //!
-//! `fault sweep --runtime 'CMD …' --verb VERBS --mode MODES [--side main|child] [--spec minimal|full|process]
+//! `fault sweep --runtime 'CMD …' --verb VERBS --mode MODES [--side main|child] [--spec minimal|full|process|mounts]
 //! [--view host|v1|v2] [--from N] [--to N] [--every N]`
 //!
 //! VERBS: create, start, exec, delete, force (`delete --force` of a running jail), run; MODES: main, tree (SIGKILL),
@@ -12,7 +12,7 @@ mod sweep;
 
 use std::process::ExitCode;
 
-use sweep::{Asks, Mode, Side, Sweep, Verb};
+use sweep::{Asked, Mode, Side, Sweep, Verb};
 use tests::Runtime;
 use tests::view::View;
 
@@ -58,7 +58,7 @@ struct Plan {
 fn parse(words: &[String]) -> Result<Plan, String> {
     if words.first().map(String::as_str) != Some("sweep") || words.len() % 2 == 0 {
         return Err("usage: fault sweep [--runtime 'CMD …'] [--verb VERBS] [--mode MODES] [--side main|child] \
-                    [--spec minimal|full|process] [--view host|v1|v2] [--from N] [--to N] [--every N]"
+                    [--spec minimal|full|process|mounts] [--view host|v1|v2] [--from N] [--to N] [--every N]"
             .to_string());
     }
     let (mut verbs, mut modes, mut view) = ("create".to_string(), "main".to_string(), View::Host);
@@ -67,7 +67,7 @@ fn parse(words: &[String]) -> Result<Plan, String> {
         verb: Verb::Create,
         mode: Mode::Main,
         side: Side::Main,
-        asks: Asks::Minimal,
+        spec: Asked::Minimal,
         from: 1,
         to: usize::MAX,
         every: 1,
@@ -80,7 +80,7 @@ fn parse(words: &[String]) -> Result<Plan, String> {
             "--verb" => verbs = value.clone(),
             "--mode" => modes = value.clone(),
             "--side" => sweep.side = Side::named(value).ok_or(format!("no side {value}"))?,
-            "--spec" => sweep.asks = Asks::named(value).ok_or(format!("no spec {value}"))?,
+            "--spec" => sweep.spec = Asked::named(value).ok_or(format!("{value} is no spec"))?,
             "--view" => view = View::named(value).ok_or(format!("no view {value}"))?,
             "--from" => sweep.from = number()?,
             "--to" => sweep.to = number()?,

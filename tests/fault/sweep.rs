@@ -7,7 +7,7 @@ use std::io::IsTerminal;
 use nix::sched::{CloneFlags, unshare};
 use serde_json::json;
 use tests::view::View;
-use tests::{Bundle, Runtime, processes};
+use tests::{Bundle, Runtime, processes, spec};
 
 use crate::point;
 use crate::report::Report;
@@ -102,24 +102,56 @@ impl Side {
     }
 }
 
-/// What the bundle asks for.
+/// What the jail is asked to be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Asks {
-    /// The least.
+pub(crate) enum Asked {
     Minimal,
     /// What a container manager asks for.
     Full,
     /// That, and what else the kernel can be told of a process.
     Process,
+    /// Mounts that take more than one call: idmapped, copied up, by a link, changed again.
+    Mounts,
 }
 
-impl Asks {
-    pub(crate) fn named(word: &str) -> Option<Asks> {
+impl Asked {
+    pub(crate) fn named(word: &str) -> Option<Asked> {
         match word {
-            "minimal" => Some(Asks::Minimal),
-            "full" => Some(Asks::Full),
-            "process" => Some(Asks::Process),
+            "minimal" => Some(Asked::Minimal),
+            "full" => Some(Asked::Full),
+            "process" => Some(Asked::Process),
+            "mounts" => Some(Asked::Mounts),
             _ => None,
+        }
+    }
+
+    fn ask(self, bundle: &mut Bundle) {
+        match self {
+            Asked::Minimal => {}
+            Asked::Full => drop(bundle.full()),
+            Asked::Process => {
+                bundle.full();
+                bundle.set("/linux/namespaces/-", json!({"type": "time"}));
+                bundle.set("/linux/timeOffsets", json!({"boottime": {"secs": 1000}}));
+                bundle.set("/linux/personality", json!({"domain": "LINUX32"}));
+                bundle.set("/linux/memoryPolicy", json!({"mode": "MPOL_BIND", "nodes": "0"}));
+                bundle.set("/process/scheduler", json!({"policy": "SCHED_BATCH", "nice": 1}));
+                bundle.set("/process/ioPriority", json!({"class": "IOPRIO_CLASS_BE", "priority": 5}));
+                bundle.set("/process/execCPUAffinity", json!({"initial": "0", "final": "0"}));
+            }
+            Asked::Mounts => {
+                let map = json!([{"containerID": 0, "hostID": 100_000, "size": 1000}]);
+                let etc = bundle.rootfs().join("etc");
+                bundle.set("/mounts/-", spec::tmpfs("/etc", &["tmpcopyup"]));
+                for (target, options) in
+                    [("/mnt/map", &["rbind", "ridmap"][..]), ("/mnt/link", &["bind", "copy-symlink"])]
+                {
+                    let mut mount = json!({"destination": target, "type": "bind", "source": etc, "options": options});
+                    (mount["uidMappings"], mount["gidMappings"]) = (map.clone(), map.clone());
+                    bundle.set("/mounts/-", mount);
+                }
+                bundle.set("/mounts/-", json!({"destination": "/mnt/map", "options": ["remount", "ro"]}));
+            }
         }
     }
 }
@@ -131,7 +163,7 @@ pub(crate) struct Sweep {
     pub(crate) verb: Verb,
     pub(crate) mode: Mode,
     pub(crate) side: Side,
-    pub(crate) asks: Asks,
+    pub(crate) spec: Asked,
     pub(crate) from: usize,
     pub(crate) to: usize,
     pub(crate) every: usize,
@@ -180,18 +212,7 @@ impl Sweep {
     /// A bundle in the state that the verb starts from is made by [`Sweep::prepare`]; this is the bundle before that.
     pub(crate) fn bundle(&self) -> Bundle {
         let mut bundle = Bundle::of(self.runtime.clone());
-        if self.asks != Asks::Minimal {
-            bundle.full();
-        }
-        if self.asks == Asks::Process {
-            bundle.set("/linux/namespaces/-", json!({"type": "time"}));
-            bundle.set("/linux/timeOffsets", json!({"boottime": {"secs": 1000}}));
-            bundle.set("/linux/personality", json!({"domain": "LINUX32"}));
-            bundle.set("/linux/memoryPolicy", json!({"mode": "MPOL_BIND", "nodes": "0"}));
-            bundle.set("/process/scheduler", json!({"policy": "SCHED_BATCH", "nice": 1}));
-            bundle.set("/process/ioPriority", json!({"class": "IOPRIO_CLASS_BE", "priority": 5}));
-            bundle.set("/process/execCPUAffinity", json!({"initial": "0", "final": "0"}));
-        }
+        self.spec.ask(&mut bundle);
         let ends = matches!(self.verb, Verb::Delete | Verb::Run);
         bundle.args(if ends { &["true"] } else { &["sleep", "1000"] });
         bundle
