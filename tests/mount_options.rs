@@ -119,6 +119,22 @@ fn a_remount_of_the_root_makes_it_read_only() {
     left_nothing(&bundle, &host);
 }
 
+/// A link of the image would make another mount writable than the one that was meant.
+#[test]
+fn a_remount_follows_no_link_of_the_image() {
+    if !require_root() {
+        return;
+    }
+    let (mut bundle, host) = stage();
+    let source = source(&bundle);
+    symlink("/kept", bundle.rootfs().join("way")).unwrap();
+    bundle.set("/mounts/-", bind(&source, "/kept", &["bind", "ro"]));
+    bundle.set("/mounts/-", bind("none", "/way", &["remount", "rw"]));
+    let line = bundle.create().fails();
+    assert!(line.contains("change the mount on /way: a link leads there"), "{line}");
+    left_nothing(&bundle, &host);
+}
+
 #[test]
 fn a_remount_of_what_is_no_mount_and_what_it_cannot_do_are_refused() {
     if !require_root() {
@@ -130,6 +146,7 @@ fn a_remount_of_what_is_no_mount_and_what_it_cannot_do_are_refused() {
     let maps = json!([{"containerID": 0, "hostID": 100_000, "size": 10}]);
     for (mut mount, reason) in [
         (tmpfs("/etc", &["remount", "nosuid"]), "change the mount on /etc: nothing is mounted there"),
+        (tmpfs("/etc", &["remount", "ro"]), "make /etc read-only: nothing is mounted there"),
         (tmpfs("/nowhere", &["remount", "nosuid"]), "change the mount on /nowhere: no such file"),
         (tmpfs("/mnt", &["remount", "size=1m"]), "options \"size\": remount changes the mount alone"),
         (tmpfs("/mnt", &["remount", "sync"]), "options \"sync\": remount changes the mount alone"),

@@ -148,9 +148,6 @@ fn linux(spec: &Spec) -> Result<()> {
     let Some(linux) = spec.linux() else {
         return Err(Error::invalid("use /linux: it is missing; a jail needs name spaces"));
     };
-    let later = [
-    ];
-    refuse_later(&later, "/linux")?;
     let mut seen = Vec::new();
     for (index, namespace) in linux.namespaces().iter().flatten().enumerate() {
         let at = format!("/linux/namespaces/{index}");

@@ -146,7 +146,12 @@ impl Step {
                 bind.attach(root(ctx)?, &tree)
             }
             Self::Remount { target, attr, below } => {
-                let place = beneath::place(root(ctx)?, target).doing(step)?;
+                // A link of the image would choose which mount of the jail is loosened.
+                let place = beneath::open_with(root(ctx)?, target, OFlag::O_PATH, ResolveFlag::RESOLVE_NO_SYMLINKS);
+                let place = place.map_err(|errno| match errno {
+                    Errno::ELOOP => Error::invalid(format!("{self}: a link leads there")),
+                    other => Error::kernel(step(), other),
+                })?;
                 let change = |recursive, attr: &MountAttr| match sys::mount::mount_setattr(&place, recursive, attr) {
                     Err(Errno::EINVAL) => Err(Error::invalid(format!("{self}: nothing is mounted there"))),
                     other => other.doing(step),
@@ -220,7 +225,10 @@ fn read_only(root: BorrowedFd<'_>, path: &CStr, seal: bool) -> Result<()> {
         found => found.doing(step)?,
     };
     if seal {
-        return sys::mount::mount_setattr(&place, false, &read_only_attr()).doing(step);
+        return sys::mount::mount_setattr(&place, false, &read_only_attr()).map_err(|errno| match errno {
+            Errno::EINVAL => Error::invalid(format!("{}: nothing is mounted there", step())),
+            other => Error::kernel(step(), other),
+        });
     }
     let tree = clone_tree(&place, c"", true).doing(step)?;
     sys::mount::mount_setattr(&tree, true, &read_only_attr()).doing(step)?;
