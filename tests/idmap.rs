@@ -149,6 +149,19 @@ fn idmap_without_maps_takes_those_of_a_user_name_space_that_is_joined() {
 }
 
 #[test]
+fn what_is_no_user_name_space_maps_nobody() {
+    if !require_root() {
+        return;
+    }
+    let (mut bundle, host) = stage();
+    let source = source(&bundle);
+    bundle.set("/linux/namespaces/-", json!({"type": "user", "path": "/proc/self/ns/net"}));
+    let line = bundle.set("/mounts/-", bind(&source, &["bind", "idmap"])).create().fails();
+    assert!(line.contains("/proc/self/ns/net for an idmapped mount: it is no user name space"), "{line}");
+    left_nothing(&bundle, &host);
+}
+
+#[test]
 fn idmap_is_for_the_first_mount_and_ridmap_for_all_below() {
     if !require_root() {
         return;

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::ffi::CStr;
 use std::fmt;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, open};
+use nix::fcntl::{OFlag, open, readlink};
 use nix::libc;
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::Signal;
@@ -47,6 +47,11 @@ pub fn map(list: Option<&Vec<LinuxIdMapping>>) -> String {
 }
 
 impl Users {
+    /// Those that are given.
+    pub(crate) fn maps(uid: Option<&Vec<LinuxIdMapping>>, gid: Option<&Vec<LinuxIdMapping>>) -> Self {
+        Self::Maps { uid: map(uid), gid: map(gid) }
+    }
+
     /// A descriptor of the user name space.
     ///
     /// # Errors
@@ -55,7 +60,15 @@ impl Users {
         let step = || self.to_string();
         let flags = OFlag::O_RDONLY | OFlag::O_CLOEXEC;
         match self {
-            Self::Joined(path) => open(path, flags, Mode::empty()).doing(step),
+            Self::Joined(path) => {
+                let users = open(path, flags, Mode::empty()).doing(step)?;
+                // Else the kernel would say that of the mount.
+                let name = readlink(&*format!("/proc/self/fd/{}", users.as_raw_fd())).doing(step)?;
+                match name.as_encoded_bytes().starts_with(b"user:") {
+                    true => Ok(users),
+                    false => Err(Error::invalid(format!("{self}: it is no user name space"))),
+                }
+            }
             Self::Maps { uid, gid } => {
                 let holder = holder().doing(step)?;
                 let made = write_maps(&holder, uid, gid)

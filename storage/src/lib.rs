@@ -1,6 +1,6 @@
 //! The root and the mounts of a jail.
 //!
-//! `plan` turns the specification into steps, `step` does them, and `beneath` is the only way to a path of the image.
+//! `plan` and `mounts` turn the specification into steps, `step` does them, and `beneath` is the only way to a path of the image.
 //! `clone` fills the default root from the host by an allow list.
 #![forbid(unsafe_code)]
 
@@ -11,6 +11,7 @@ pub mod clone;
 mod copy;
 pub mod filesystem;
 pub mod idmap;
+mod mounts;
 pub mod option;
 pub mod plan;
 pub mod step;

@@ -76,7 +76,7 @@ const ATIME: &[(&str, u64)] = &[
 ];
 
 /// How mount events travel, as mount_namespaces(7) names it.
-pub(crate) const PROPAGATION: &[(&str, u64)] = &[
+const PROPAGATION: &[(&str, u64)] = &[
     ("private", libc::MS_PRIVATE),
     ("shared", libc::MS_SHARED),
     ("slave", libc::MS_SLAVE),
@@ -102,6 +102,13 @@ pub fn words() -> Vec<String> {
     words.extend(alone.map(|word| (*word).to_owned()));
     words.sort();
     words
+}
+
+/// How mount events travel, and whether for all below too, by the word for it.
+pub(crate) fn propagation(word: &str) -> Option<(u64, bool)> {
+    let find = |name: &str| PROPAGATION.iter().find(|(known, _)| *known == name).map(|(_, flag)| *flag);
+    let below = || word.strip_prefix('r').and_then(find).map(|flag| (flag, true));
+    find(word).map(|flag| (flag, false)).or_else(below)
 }
 
 fn attribute(word: &str, attr: &mut MountAttr) -> bool {
@@ -154,7 +161,6 @@ impl Options {
 
     fn word(&mut self, word: &str, at: &str) -> Result<()> {
         let below = word.strip_prefix('r');
-        let propagation = |name: &str| PROPAGATION.iter().find(|(known, _)| *known == name).map(|(_, flag)| *flag);
         let recursive =
             |table: &[(&str, bool)]| table.iter().find(|(known, _)| *known == word).map(|(_, below)| *below);
         if let Some(below) = recursive(BIND) {
@@ -180,10 +186,8 @@ impl Options {
             _ if below.is_some_and(|name| attribute(name, &mut self.attr_below)) => {}
             _ if SUPERBLOCK.contains(&word) => self.superblock.push(text(word, at)?),
             _ => {
-                if let Some(flag) = propagation(word) {
-                    self.propagation = Some((flag, false));
-                } else if let Some(flag) = below.and_then(propagation) {
-                    self.propagation = Some((flag, true));
+                if let Some(found) = propagation(word) {
+                    self.propagation = Some(found);
                 } else {
                     let (key, value) = word.split_once('=').map_or((word, None), |(key, value)| (key, Some(value)));
                     let value = value.map(|value| text(value, at)).transpose()?;
