@@ -94,7 +94,8 @@ pub struct Ctx {
     pub agent: Option<OwnedFd>,
     /// A descriptor that the next change of side carries over, such as the jail's terminal.
     pub pass: Option<OwnedFd>,
-    /// Links of the host that are in the jail's network by now, and go back where the jail is not made after all.
+    /// Links of the host that are in the jail's network by now, or on the way, and go back where the jail is not made
+    /// after all.
     pub guests: Option<Guests>,
 }
 
@@ -112,8 +113,8 @@ pub struct Guests {
 pub struct Guest {
     /// Its name on the host.
     pub name: String,
-    /// Its number where it is now.
-    pub index: u32,
+    /// Its name in the other network.
+    pub inside: String,
     /// Whether it was up on the host.
     pub was_up: bool,
     /// The addresses that it keeps, as rtnetlink(7) has them.

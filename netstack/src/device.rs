@@ -107,10 +107,17 @@ fn header(answer: &[u8]) -> nix::Result<Found> {
     Ok(Found { index: header.index, up: header.flags.contains(LinkFlags::Up) })
 }
 
-/// The numbers of all links.
-fn indices(socket: &Socket) -> nix::Result<Vec<u32>> {
-    let answers = socket.ask(&request(RouteNetlinkMessage::GetLink(LinkMessage::default()), NLM_F_DUMP))?;
-    answers.iter().map(|answer| header(answer).map(|found| found.index)).collect()
+/// The name that a link gets in a network: a pattern is filled in with the first number that is free there.
+fn free(socket: &Socket, wanted: &str) -> nix::Result<String> {
+    let Some(plain) = wanted.strip_suffix("%d") else {
+        return find(socket, wanted)?.map_or(Ok(wanted.to_owned()), |_| Err(Errno::EEXIST));
+    };
+    for name in (0..).map(|number: u32| format!("{plain}{number}")).take_while(|name| name.len() <= LONGEST) {
+        if find(socket, &name)?.is_none() {
+            return Ok(name);
+        }
+    }
+    Err(Errno::EEXIST)
 }
 
 /// Whether two descriptors are of one name space.
@@ -175,21 +182,21 @@ impl Device {
         let found = find(&host, &self.name).doing(step)?;
         let found = found.ok_or_else(|| Error::new(Kind::NotFound, format!("{self}: the host has no such link")))?;
         let addresses = addresses(&host, found.index).doing(step)?;
-        let before = indices(&inside).doing(step)?;
-        shift(&host, found.index, &self.inside, &guests.network).map_err(|errno| match errno {
+        let refused = |errno| match errno {
             Errno::EEXIST => Error::new(Kind::Exists, format!("{self}: there is a link of this name already")),
             Errno::EINVAL => Error::unsupported(format!("{self}: a link of its kind cannot leave its network")),
             other => Error::kernel(step(), other),
-        })?;
-        let after = indices(&inside).doing(step)?;
-        let mut new = after.into_iter().filter(|index| !before.contains(index)).collect::<Vec<_>>();
-        // It keeps its number where that is free; else it has the only one that is new.
-        new.sort_by_key(|index| *index != found.index);
-        let index = *new.first().ok_or_else(|| Error::kernel(step(), Errno::ENODEV))?;
-        let guest = Guest { name: self.name.clone(), index, was_up: found.up, addresses };
-        let settled = settle(&inside, index, &guest, &self.inside, true);
+        };
+        let name = free(&inside, &self.inside).map_err(refused)?;
+        let guest = Guest { name: self.name.clone(), inside: name.clone(), was_up: found.up, addresses };
+        // Before it goes: whatever is heard of the move, it may have come about.
         guests.links.push(guest);
-        settled.doing(step)
+        shift(&host, found.index, &name, &guests.network).map_err(refused)?;
+        let arrived = find(&inside, &name).and_then(|found| found.ok_or(Errno::ENODEV)).doing(step)?;
+        match guests.links.last() {
+            Some(guest) => settle(&inside, arrived.index, guest, &name, true).doing(step),
+            None => Ok(()),
+        }
     }
 }
 
@@ -225,9 +232,9 @@ fn settle(socket: &Socket, index: u32, guest: &Guest, name: &str, is_up: bool) -
         let mut address = AddressMessage::parse(bytes).map_err(|_| Errno::EBADMSG)?;
         address.header.index = index;
         // The label is the link's name, where it has no part of its own; the kernel fills it in.
-        address.attributes.retain(|attribute| {
-            !matches!(attribute, AddressAttribute::Label(label) if *label == guest.name || name.contains('%'))
-        });
+        address
+            .attributes
+            .retain(|attribute| !matches!(attribute, AddressAttribute::Label(label) if *label == guest.name));
         for attribute in &mut address.attributes {
             if let AddressAttribute::Label(label) = attribute
                 && let Some(own) = label.strip_prefix(&guest.name)
@@ -256,7 +263,12 @@ pub fn give_back(ctx: &mut Ctx) -> Result<()> {
     let mut failed: Option<Error> = None;
     for guest in links.into_iter().rev() {
         let back = || {
-            shift(&inside, guest.index, &guest.name, &own)?;
+            // It never left.
+            if find(&host, &guest.name)?.is_some() {
+                return Ok(());
+            }
+            let gone = find(&inside, &guest.inside)?.ok_or(Errno::ENODEV)?;
+            shift(&inside, gone.index, &guest.name, &own)?;
             let found = find(&host, &guest.name)?.ok_or(Errno::ENODEV)?;
             settle(&host, found.index, &guest, &guest.name, guest.was_up)
         };
