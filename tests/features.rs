@@ -215,9 +215,9 @@ fn what_the_features_deny_is_refused() {
     let document = document();
     let (mut bundle, host) = stage();
     let good = bundle.spec.clone();
-    for (flag, pointer, value) in [
-        ("/linux/cgroup/rdma", "/linux/resources", json!({"rdma": {"mlx5_1": {"hcaHandles": 3}}})),
-    ] {
+    for (flag, pointer, value) in
+        [("/linux/cgroup/rdma", "/linux/resources", json!({"rdma": {"mlx5_1": {"hcaHandles": 3}}}))]
+    {
         assert_eq!(document.pointer(flag), Some(&json!(false)), "{flag}");
         bundle.spec.clone_from(&good);
         assert!(bundle.set(pointer, value).run().fails().contains("not carried out"), "{pointer}");

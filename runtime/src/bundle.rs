@@ -110,12 +110,6 @@ pub fn confinement(process: &Process, spec: &Spec, cache: Option<&OwnedFd>) -> R
     })
 }
 
-/// Whether this host has SELinux; only looked at where a mount asks for a label.
-pub fn has_selinux(spec: &Spec) -> bool {
-    let label = spec.linux().as_ref().and_then(|linux| linux.mount_label().as_deref());
-    label.is_some_and(|label| !label.is_empty()) && Path::new("/sys/fs/selinux/enforce").exists()
-}
-
 /// Whether this process may raise a hard limit: has CAP_SYS_RESOURCE.
 pub fn may_raise_limits() -> bool {
     ::caps::has_cap(None, ::caps::CapSet::Effective, ::caps::Capability::CAP_SYS_RESOURCE).unwrap_or(false)

@@ -137,13 +137,6 @@ pub fn process(process: &Process, at: &str) -> Result<()> {
     Ok(())
 }
 
-fn refuse_later(later: &[(bool, &str)], at: &str) -> Result<()> {
-    match later.iter().find(|(set, _)| *set) {
-        Some((_, key)) => Err(Error::unsupported(format!("use {at}/{key}: it is not carried out yet"))),
-        None => Ok(()),
-    }
-}
-
 fn linux(spec: &Spec) -> Result<()> {
     let Some(linux) = spec.linux() else {
         return Err(Error::invalid("use /linux: it is missing; a jail needs name spaces"));

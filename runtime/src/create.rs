@@ -81,8 +81,7 @@ pub fn plan(request: &Request, cache: Option<&OwnedFd>) -> Result<(Plan, String)
         confinement: bundle::confinement(process, &request.spec, cache)?,
         may_raise: bundle::may_raise_limits(),
         resctrl: resctrl::mount_for(&request.spec),
-        modules: label::Modules::read_for(process),
-        selinux: bundle::has_selinux(&request.spec),
+        modules: label::Modules::read_for(process, request.spec.linux().as_ref()),
         clone: bundle::is_clone(&request.spec).then_some(scratch),
     })
     .and_then(|plan| look_at_links(&plan).map(|()| plan))
@@ -190,7 +189,7 @@ impl Making<'_> {
             journal.append(&Record::Process(process))?;
             channel.say(&Message::Start, None)?;
             channel.expect(&Message::Ready)?;
-            started(&self.plan, &mut ctx, &channel)?;
+            started(&self.plan, ctx, &channel)?;
             journal.append(&Record::Created(process))?;
         }
         Ok(ctx.pass.take())

@@ -165,7 +165,7 @@ fn plan(request: &Request, jail: &Jail, spec: Spec, document: &Process, cache: O
         console_socket: request.console_socket.as_deref(),
         terminal_size: sys::file::terminal_size(std::io::stdin()).ok(),
         may_raise: bundle::may_raise_limits(),
-        modules: label::Modules::read_for(document),
+        modules: label::Modules::read_for(document, None),
     };
     let linux = spec.linux().as_ref().ok_or_else(|| Error::invalid("use /linux: it is missing"))?;
     let (early, late) = confinement(bundle::confinement(document, &spec, cache)?, &spec)?;

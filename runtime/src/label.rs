@@ -9,7 +9,7 @@ use nix::errno::Errno;
 use nix::fcntl::{OFlag, open, openat};
 use nix::sys::stat::Mode;
 use nix::unistd::write;
-use oci_spec::runtime::Process;
+use oci_spec::runtime::{Linux, Process};
 use sys::{Doing, Error, Kind, Result};
 
 /// Which security modules this host has: a fact to be read once, where a label is asked for.
@@ -22,12 +22,13 @@ pub struct Modules {
 }
 
 impl Modules {
-    /// The modules that a process's document depends on; nothing is looked at where it has no label.
-    pub fn read_for(process: &Process) -> Self {
+    /// The modules that the labels of a process and of the mounts depend on; nothing is looked at where there is none.
+    pub fn read_for(process: &Process, linux: Option<&Linux>) -> Self {
+        let labelled = selinux(process).is_some() || linux.is_some_and(|linux| filled(linux.mount_label()).is_some());
         let on = |path| std::fs::read(path).is_ok_and(|text| text.starts_with(b"Y"));
         Self {
             apparmor: apparmor(process).is_some() && on("/sys/module/apparmor/parameters/enabled"),
-            selinux: selinux(process).is_some() && Path::new("/sys/fs/selinux/enforce").exists(),
+            selinux: labelled && Path::new("/sys/fs/selinux/enforce").exists(),
         }
     }
 }

@@ -42,8 +42,6 @@ pub struct Input<'a> {
     pub may_raise: bool,
     /// Where resctrl is mounted, if it is asked for.
     pub resctrl: Option<PathBuf>,
-    /// Whether this host has SELinux.
-    pub selinux: bool,
     /// An empty folder of the host, where the root is to be a clone of the host's.
     pub clone: Option<CString>,
 }
@@ -185,7 +183,7 @@ impl Planner {
             cgroup_namespace: namespace::is_new(input.spec, LinuxNamespaceType::Cgroup),
             user_namespace: has(input.spec, LinuxNamespaceType::User),
             clone: input.clone.clone(),
-            selinux: input.selinux,
+            selinux: input.modules.selinux,
             slot: self.slot,
         })?;
         let sources = steps.iter().filter(|(rank, ..)| *rank == Rank::Source).count();

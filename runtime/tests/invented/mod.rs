@@ -60,7 +60,6 @@ pub fn planned(spec: &Spec, layout: &Layout, caps: Caps) -> sys::Result<Plan> {
         may_raise: true,
         modules: Modules { apparmor: true, selinux: true },
         resctrl: Some("/sys/fs/resctrl".into()),
-        selinux: true,
         clone: None,
     })
 }
