@@ -206,21 +206,3 @@ fn the_memory_policies_of_the_features_are_known_and_the_labels_are_the_programs
     }
     left_nothing(&bundle, &host);
 }
-
-#[test]
-fn what_the_features_deny_is_refused() {
-    if !require_root() {
-        return;
-    }
-    let document = document();
-    let (mut bundle, host) = stage();
-    let good = bundle.spec.clone();
-    for (flag, pointer, value) in
-        [("/linux/cgroup/rdma", "/linux/resources", json!({"rdma": {"mlx5_1": {"hcaHandles": 3}}}))]
-    {
-        assert_eq!(document.pointer(flag), Some(&json!(false)), "{flag}");
-        bundle.spec.clone_from(&good);
-        assert!(bundle.set(pointer, value).run().fails().contains("not carried out"), "{pointer}");
-    }
-    left_nothing(&bundle, &host);
-}

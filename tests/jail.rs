@@ -37,6 +37,7 @@ mod process;
 mod ps;
 mod pure_v2;
 mod races;
+mod resources;
 mod run;
 mod scheduling;
 mod signals;

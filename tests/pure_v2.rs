@@ -25,14 +25,15 @@ sync; echo o > /proc/sysrq-trigger; sleep 60
 "#;
 
 /// What a script on the machine said: its output, its errors, its exit code.
-struct Said {
-    out: String,
-    err: String,
-    code: String,
+pub(crate) struct Said {
+    pub(crate) out: String,
+    pub(crate) err: String,
+    pub(crate) code: String,
 }
 
-/// Runs SCRIPT on a machine of its own. It finds the binary at /run/lab/jail and a bundle of CONFIG in /run/b.
-fn on_pure_v2(config: &Value, script: &str) -> Option<Said> {
+/// Runs SCRIPT on a machine of its own. It finds the binary at /run/lab/jail, a bundle of CONFIG in /run/b, and an empty
+/// disk, 98:0.
+pub(crate) fn on_pure_v2(config: &Value, script: &str) -> Option<Said> {
     if !require_root() || !installed("linux.uml") {
         return None;
     }
@@ -44,12 +45,14 @@ fn on_pure_v2(config: &Value, script: &str) -> Option<Said> {
     fs::write(folder.join("config.json"), config.to_string()).unwrap();
     let bundle = "set -e; mkdir b; cp -a lab/rootfs lab/config.json b/; j=/run/lab/jail";
     fs::write(folder.join("script"), format!("{bundle}\n{script}\n")).unwrap();
+    fs::File::create(folder.join("disk")).unwrap().set_len(8 << 20).unwrap();
     fs::write(folder.join("init"), INIT).unwrap();
     fs::set_permissions(folder.join("init"), fs::Permissions::from_mode(0o755)).unwrap();
     let at = folder.display();
     let mut machine = Command::new("linux.uml")
         .args(["mem=256M", "root=none", "rootfstype=hostfs", "ro", "con=null", "con0=null,fd:1", "ssl=null"])
         .args([&format!("init={at}/init"), &format!("lab={at}"), &format!("uml_dir={at}"), "umid=uml"])
+        .arg(format!("ubd0={at}/disk"))
         .args(["noreboot", "panic=-1", "initcall_blacklist=raid6_select_algo"])
         .env("TMPDIR", "/dev/shm")
         .stdin(Stdio::null())
@@ -77,7 +80,7 @@ fn on_pure_v2(config: &Value, script: &str) -> Option<Said> {
 }
 
 /// A configuration whose program is the shell command COMMAND, without limits and in the usual cgroup.
-fn config(command: &str) -> Value {
+pub(crate) fn config(command: &str) -> Value {
     let mut config = tests::spec::full("rootfs", "/test");
     config["process"]["args"] = json!(["sh", "-c", command]);
     config

@@ -13,7 +13,7 @@ const MIB: i64 = 1 << 20;
 
 /// The text of a file in the jail's cgroup of whichever hierarchy has it.
 #[track_caller]
-fn limit(bundle: &Bundle, file: &str) -> String {
+pub(crate) fn limit(bundle: &Bundle, file: &str) -> String {
     let all = view::cgroups(&bundle.id);
     let path = all.iter().map(|folder| folder.join(file)).find(|path| path.exists());
     let path = path.unwrap_or_else(|| panic!("no cgroup of the jail has {file}: {all:?}"));
@@ -21,7 +21,7 @@ fn limit(bundle: &Bundle, file: &str) -> String {
 }
 
 /// A host whose memory, cpu, cpuset and pids are controlled by v1, as the names of files here have it.
-fn on_v1() -> bool {
+pub(crate) fn on_v1() -> bool {
     let there = require_root() && PathBuf::from("/sys/fs/cgroup/memory/memory.limit_in_bytes").exists();
     if !there {
         println!("skipped: no controllers of v1; pure_v2 has the same for v2");
@@ -37,11 +37,11 @@ fn update(bundle: &Bundle, text: &[u8]) -> Done {
     finish(command.stdin(Stdio::from(fs::File::open(path).unwrap())), LIMIT)
 }
 
-fn update_to(bundle: &Bundle, document: &Value) -> Done {
+pub(crate) fn update_to(bundle: &Bundle, document: &Value) -> Done {
     update(bundle, document.to_string().as_bytes())
 }
 
-fn end(bundle: &Bundle, host: &Host) {
+pub(crate) fn end(bundle: &Bundle, host: &Host) {
     bundle.delete_force().ok();
     left_nothing(bundle, host);
 }
@@ -123,12 +123,12 @@ fn a_change_that_the_kernel_refuses_changes_nothing() {
     if !on_v1() {
         return;
     }
-    // runc's way back ends in a warning: it writes 9999 once more.
+    // runc's way back ends in a warning, and it knows no burst.
     let (bundle, host) = running();
     update_to(&bundle, &json!({"cpu": {"shares": 512, "quota": 20000}, "memory": {"limit": 64 * MIB}})).ok();
-    // CPU 9999 is not there; the shares are written before it is tried.
-    let wrong = json!({"cpu": {"shares": 128, "quota": 9000, "cpus": "9999"}, "memory": {"limit": 32 * MIB}});
-    assert!(update_to(&bundle, &wrong).fails().contains("cpuset.cpus"));
+    // No burst may be longer than the quota; the shares are written before it is tried.
+    let wrong = json!({"cpu": {"shares": 128, "quota": 9000, "burst": 9001}, "memory": {"limit": 32 * MIB}});
+    assert!(update_to(&bundle, &wrong).fails().contains("set cpu.cfs_burst_us to 9001"));
     for (file, value) in [("cpu.shares", "512"), ("cpu.cfs_quota_us", "20000"), ("memory.limit_in_bytes", "67108864")] {
         assert_eq!(limit(&bundle, file), value, "{file}");
     }
@@ -166,8 +166,9 @@ fn what_makes_no_sense_or_is_not_carried_out_is_refused_with_its_place() {
         ("{\"cpu\":{\"shares\":9}", ":1:"),
         ("{\"cpu\":\n {\"shares\":\"many\"}}", ":2:"),
         ("{\"memory\":\n{\"limit\":-5}}", ":2:11: /memory/limit: -5"),
-        ("{\"cpu\":{\"shares\":9},\"blockIO\":{\"weight\":10}}", "/blockIO: not carried out yet"),
-        ("{\"cpu\":{\"shares\":9},\"unified\":{\"memory.high\":\"1\"}}", "/unified: not carried out yet"),
+        ("{\"cpu\":{\"shares\":9},\"blockIO\":{\"weight\":9}}", ":1:41: /blockIO/weight: 9 is not between"),
+        ("{\"cpu\":{\"shares\":9},\"unified\":{\"memory.high\":\"1\"}}", "/unified/memory.high: it names a file of"),
+        ("{\"cpu\":{\"shares\":9,\"cpus\":\"0,9999\"}}", "/cpu/cpus: CPU 9999 is not there; this host has 0"),
         ("{\"cpu\":{\"shares\":9},\"devices\":[{\"allow\":true,\"access\":\"rwm\"}]}", "/devices: "),
         ("{\"cpu\":{\"shares\":9,\"cpus\":\"0\\u0000\"}}", "/cpu/cpus: it contains NUL"),
         ("{\"cpu\":{\"shares\":9},\"memory\":{\"limit\":9000000,\"swap\":5000000}}", "/memory/swap: it counts"),

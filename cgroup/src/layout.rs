@@ -63,6 +63,16 @@ impl Layout {
         self.v2.is_some() && self.v1.is_empty()
     }
 
+    /// The hierarchy that `controller`, as v2 calls it, limits in, and whether that is one of v1. Without a name it is v2.
+    pub fn home(&self, controller: &str) -> Option<(&Hierarchy, bool)> {
+        let name = if controller == "io" { "blkio" } else { controller };
+        let v1 = self.v1.iter().find(|hierarchy| hierarchy.has(name)).map(|found| (found, true));
+        v1.or_else(|| {
+            let v2 = self.v2.as_ref().filter(|hierarchy| controller.is_empty() || hierarchy.has(controller));
+            v2.map(|found| (found, false))
+        })
+    }
+
     /// Every hierarchy, v2 first.
     pub fn hierarchies(&self) -> impl Iterator<Item = &Hierarchy> {
         self.v2.iter().chain(&self.v1)

@@ -12,9 +12,12 @@ mod device;
 pub mod freezer;
 pub mod layout;
 mod limit;
+mod machine;
 pub mod object;
 pub mod plan;
 pub mod process;
+mod realtime;
+mod seat;
 pub mod step;
 
 pub use layout::{Hierarchy, Layout};

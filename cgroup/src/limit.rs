@@ -1,25 +1,77 @@
 //! Limits: from `linux.resources` of the specification to the files of v1 and v2.
 
-use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
+use std::borrow::Cow;
+
+use oci_spec::runtime::LinuxResources;
 use sys::{Error, Result};
 
-/// A file of a controller and what is written to it.
-type File = Option<(&'static str, String)>;
+use crate::layout::{Hierarchy, Layout};
 
-/// One limit, in the words of both versions; `None` where a version has it in the file of another limit.
+mod block;
+mod cpu;
+mod memory;
+mod other;
+
+pub(crate) use cpu::realtime;
+pub(crate) use memory::KERNEL as KERNEL_MEMORY;
+
+/// A file of a controller and what is written to it.
+pub(crate) type File = (Cow<'static, str>, String);
+
+/// How a version of cgroups has a limit.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// It is written to each of these files that is there, and one of them must be: kernels differ.
+    Files(Vec<File>),
+    /// It is in the file of another limit, or so in any case.
+    Nothing,
+    /// There is no such limit, for this reason.
+    Never(&'static str),
+}
+
+impl Way {
+    /// One file.
+    fn file(name: impl Into<Cow<'static, str>>, value: impl ToString) -> Self {
+        Self::Files(vec![(name.into(), value.to_string())])
+    }
+}
+
+/// One limit, in the words of both versions.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct Limit {
     /// Its place below `/linux/resources/`.
-    pub(crate) key: &'static str,
-    pub(crate) controller: &'static str,
-    pub(crate) v1: File,
-    pub(crate) v2: File,
+    pub(crate) key: String,
+    /// As v2 calls it; empty for what every directory of v2 has.
+    pub(crate) controller: Cow<'static, str>,
+    pub(crate) v1: Way,
+    pub(crate) v2: Way,
 }
 
 impl Limit {
+    fn new(key: impl Into<String>, controller: impl Into<Cow<'static, str>>, v1: Way, v2: Way) -> Self {
+        Self { key: key.into(), controller: controller.into(), v1, v2 }
+    }
+
     /// Whether it only says that there is no limit, so that a host without the controller does as it says.
-    pub(crate) fn is_none(&self) -> bool {
-        self.v2.as_ref().is_none_or(|(_, value)| value.starts_with("max"))
+    fn is_none(&self) -> bool {
+        match &self.v2 {
+            Way::Files(files) => files.iter().all(|(_, value)| value.starts_with("max")),
+            Way::Nothing => true,
+            Way::Never(_) => false,
+        }
+    }
+
+    /// The hierarchy that enforces it, and whether that is one of v1.
+    pub(crate) fn home<'a>(&self, layout: &'a Layout) -> Option<(&'a Hierarchy, bool)> {
+        layout.home(&self.controller)
+    }
+
+    /// What has to be written for it; where it cannot be had there is nothing, see [`can_limit`].
+    pub(crate) fn files(&self, is_v1: bool) -> &[File] {
+        match if is_v1 { &self.v1 } else { &self.v2 } {
+            Way::Files(files) => files,
+            Way::Nothing | Way::Never(_) => &[],
+        }
     }
 }
 
@@ -30,38 +82,80 @@ pub(crate) struct Now {
     pub(crate) memory: Option<i64>,
     /// Of swap, in bytes: v1 counts memory in it, v2 does not.
     pub(crate) swap: Option<i64>,
+    /// v1: whether processes that need more memory wait, in the place of being killed.
+    pub(crate) waits_for_memory: bool,
     /// Of CPU time in each period, in microseconds.
     pub(crate) quota: Option<i64>,
     /// That period, in microseconds.
     pub(crate) period: Option<u64>,
+    /// What may be saved up of it, in microseconds.
+    pub(crate) burst: Option<u64>,
+    /// v1: of real-time scheduling in each of its periods, in microseconds.
+    pub(crate) realtime: Option<i64>,
+    /// v1: that period, in microseconds.
+    pub(crate) realtime_period: Option<u64>,
 }
 
 /// The limits of `resources`, each checked, in the order in which the kernel takes them where `now` is what there is.
 /// Devices are not among them.
 ///
 /// # Errors
-/// `Invalid` for a value that means nothing, `Unsupported` for what is not carried out, both with the JSON pointer.
+/// `Invalid` for a value that means nothing, with the JSON pointer.
 pub(crate) fn limits(resources: &LinuxResources, now: &Now) -> Result<Vec<Limit>> {
-    refuse_the_rest(resources)?;
     let mut limits = Vec::new();
     if let Some(of) = resources.cpu() {
-        cpu(of, now, &mut limits)?;
+        cpu::limits(of, now, &mut limits)?;
     }
     if let Some(of) = resources.memory() {
-        memory(of, now, &mut limits)?;
+        memory::limits(of, now, &mut limits)?;
     }
     if let Some(of) = resources.pids() {
-        pids(of, &mut limits)?;
+        other::pids(of, &mut limits)?;
     }
+    if let Some(of) = resources.block_io() {
+        block::limits(of, &mut limits)?;
+    }
+    other::hugepages(resources.hugepage_limits().iter().flatten(), &mut limits)?;
+    if let Some(of) = resources.network() {
+        other::network(of, &mut limits)?;
+    }
+    other::rdma(resources.rdma().iter().flatten(), &mut limits)?;
+    // Last, as it may go into more detail than the others.
+    other::unified(resources.unified().iter().flatten(), &mut limits)?;
     Ok(limits)
+}
+
+/// Refuses a limit that no controller of this host can enforce.
+pub(crate) fn can_limit(limits: &[Limit], layout: &Layout) -> Result<()> {
+    for limit in limits.iter() {
+        let (key, controller) = (&limit.key, &limit.controller);
+        let lacks = match limit.home(layout) {
+            Some((_, true)) => &limit.v1,
+            Some((_, false)) => &limit.v2,
+            None if limit.is_none() => continue,
+            None if layout.v1.is_empty() && layout.v2.is_some() => &limit.v2,
+            None => &Way::Nothing,
+        };
+        let why = match lacks {
+            Way::Never(why) => (*why).to_owned(),
+            _ if limit.home(layout).is_some() => continue,
+            _ if controller.is_empty() => "this host has no cgroup v2".to_owned(),
+            _ => format!("this host has no {controller} controller"),
+        };
+        return Err(Error::unsupported(format!("apply /linux/resources/{key}: {why}")));
+    }
+    Ok(())
+}
+
+/// A value that means nothing.
+fn wrong(key: &str, why: impl std::fmt::Display) -> Error {
+    Error::invalid(format!("use /linux/resources/{key}: {why}"))
 }
 
 /// A number of the specification. Zero is not set, as callers written in Go mean it; -1 is no limit.
 fn number(key: &str, value: Option<i64>) -> Result<Option<i64>> {
     match value {
-        Some(n) if n < -1 => {
-            Err(Error::invalid(format!("use /linux/resources/{key}: {n} is neither a limit nor -1, which is none")))
-        }
+        Some(n) if n < -1 => Err(wrong(key, format!("{n} is neither a limit nor -1, which is none"))),
         Some(0) => Ok(None),
         other => Ok(other),
     }
@@ -72,151 +166,13 @@ fn v2_number(n: i64) -> String {
     if n < 0 { "max".to_owned() } else { n.to_string() }
 }
 
-fn memory(of: &LinuxMemory, now: &Now, limits: &mut Vec<Limit>) -> Result<()> {
-    let limit = number("memory/limit", of.limit())?;
-    let reservation = number("memory/reservation", of.reservation())?;
-    let mut swap = number("memory/swap", of.swap())?;
-    // The sum of memory and swap cannot stay below memory: with no limit of the one, the other has none, as with runc.
-    if limit == Some(-1) && now.swap.is_some_and(|n| n != -1) {
-        swap = swap.or(Some(-1));
+/// Refuses what comes twice in a list, since the kernel would keep the last without a word.
+fn once<T: PartialEq + std::fmt::Display>(key: &str, seen: &mut Vec<T>, what: T) -> Result<()> {
+    if seen.contains(&what) {
+        return Err(wrong(key, format!("{what} is given twice")));
     }
-    let entry = |key, v1, v1_value: i64, v2, v2_value| {
-        let (v1, v2) = (Some((v1, v1_value.to_string())), Some((v2, v2_value)));
-        Limit { key, controller: "memory", v1, v2 }
-    };
-    if let Some(n) = limit {
-        limits.push(entry("memory/limit", "memory.limit_in_bytes", n, "memory.max", v2_number(n)));
-    }
-    if let Some(n) = swap {
-        let alone = v2_number(swap_alone(n, limit.or(now.memory))?);
-        let swap = entry("memory/swap", "memory.memsw.limit_in_bytes", n, "memory.swap.max", alone);
-        // v1 wants swap, which counts memory too, to be no less than it at every moment: the larger one goes first
-        // where they grow, and last where they shrink. In a new cgroup they shrink, from no limit.
-        let grows = now.swap.is_some_and(|now| now != -1 && (n == -1 || n > now));
-        limits.insert(if grows { limits.len() - usize::from(limit.is_some()) } else { limits.len() }, swap);
-    }
-    if let Some(n) = reservation {
-        limits.push(entry("memory/reservation", "memory.soft_limit_in_bytes", n, "memory.low", v2_number(n)));
-    }
+    seen.push(what);
     Ok(())
-}
-
-/// Swap without memory, as v2 counts it, from the sum that the specification and v1 mean by swap.
-fn swap_alone(swap: i64, limit: Option<i64>) -> Result<i64> {
-    let wrong = |why: String| Error::invalid(format!("use /linux/resources/memory/swap: {why}"));
-    match limit {
-        _ if swap == -1 => Ok(-1),
-        None | Some(-1) => Err(wrong("it counts memory and swap, so it needs a limit of memory beside it".to_owned())),
-        Some(limit) if swap < limit => {
-            Err(wrong(format!("it counts memory and swap, and {swap} is less than the limit {limit} of memory")))
-        }
-        Some(limit) => Ok(swap - limit),
-    }
-}
-
-fn cpu(of: &LinuxCpu, now: &Now, limits: &mut Vec<Limit>) -> Result<()> {
-    let quota = number("cpu/quota", of.quota())?;
-    let period = of.period().filter(|n| *n != 0);
-    let mut put = |key, controller, v1: File, v2: File| limits.push(Limit { key, controller, v1, v2 });
-    if let Some(n) = of.shares().filter(|n| *n != 0) {
-        let v2 = Some(("cpu.weight", weight(n).to_string()));
-        put("cpu/shares", "cpu", Some(("cpu.shares", n.to_string())), v2);
-    }
-    if quota.is_some() || period.is_some() {
-        let max_quota = quota.or(now.quota).unwrap_or(-1);
-        let max = format!("{} {}", v2_number(max_quota), period.or(now.period).unwrap_or(100_000));
-        let key = if quota.is_some() { "cpu/quota" } else { "cpu/period" };
-        let mut v1 =
-            [period.map(|n| ("cpu.cfs_period_us", n.to_string())), quota.map(|n| ("cpu.cfs_quota_us", n.to_string()))];
-        // The kernel holds their ratio against that of the parent at every moment, so that a period which shrinks goes
-        // last: with the old quota it could be too much.
-        if period.zip(now.period).is_some_and(|(period, now)| period < now) {
-            v1.reverse();
-        }
-        let [first, second] = v1;
-        put(key, "cpu", first, Some(("cpu.max", max)));
-        put(key, "cpu", second, None);
-    }
-    if let Some(n) = of.burst() {
-        put("cpu/burst", "cpu", Some(("cpu.cfs_burst_us", n.to_string())), Some(("cpu.max.burst", n.to_string())));
-    }
-    match of.idle() {
-        None => {}
-        // After the shares: an idle cgroup takes none.
-        Some(n @ (0 | 1)) => {
-            put("cpu/idle", "cpu", Some(("cpu.idle", n.to_string())), Some(("cpu.idle", n.to_string())))
-        }
-        Some(n) => return Err(Error::invalid(format!("use /linux/resources/cpu/idle: {n} is neither 0 nor 1"))),
-    }
-    for (key, file, list) in [("cpu/cpus", "cpuset.cpus", of.cpus()), ("cpu/mems", "cpuset.mems", of.mems())] {
-        if let Some(list) = list.as_ref().filter(|list| !list.is_empty()) {
-            put(key, "cpuset", Some((file, list.clone())), Some((file, list.clone())));
-        }
-    }
-    Ok(())
-}
-
-/// The weight of v2 (1 to 10,000, usually 100) for the shares of v1 (2 to 262,144, usually 1,024).
-///
-/// A curve through both ends and the usual value, the one that runc and crun have used since 2025: with the straight
-/// line of before, the usual 1,024 became 39, less than a neighbour that asked for nothing.
-fn weight(shares: u64) -> u64 {
-    match shares {
-        ..=2 => 1,
-        262_144.. => 10_000,
-        _ => {
-            let log = (shares as f64).log2();
-            10_f64.powf((log * log + 125.0 * log) / 612.0 - 7.0 / 34.0).ceil() as u64
-        }
-    }
-}
-
-fn pids(of: &LinuxPids, limits: &mut Vec<Limit>) -> Result<()> {
-    let max = v2_number(number("pids/limit", Some(of.limit()))?.unwrap_or(-1));
-    let file = Some(("pids.max", max));
-    limits.push(Limit { key: "pids/limit", controller: "pids", v1: file.clone(), v2: file });
-    Ok(())
-}
-
-/// Refuses what is set and not carried out; what is set to nothing is nothing.
-///
-/// `kernel` and `kernelTCP` are deprecated by the specification and by the kernel, and are passed over. So is
-/// `checkBeforeUpdate`: a new cgroup uses nothing that a limit could be below of, and [`crate::change`] heeds it.
-fn refuse_the_rest(resources: &LinuxResources) -> Result<()> {
-    let memory = resources.memory().unwrap_or_default();
-    let cpu = resources.cpu().clone().unwrap_or_default();
-    let network = resources.network().clone().unwrap_or_default();
-    let set = [
-        ("blockIO", resources.block_io().as_ref().is_some_and(is_set)),
-        ("hugepageLimits", resources.hugepage_limits().as_ref().is_some_and(|list| !list.is_empty())),
-        ("network/classID", network.class_id().is_some_and(|n| n != 0)),
-        ("network/priorities", network.priorities().as_ref().is_some_and(|list| !list.is_empty())),
-        ("rdma", resources.rdma().as_ref().is_some_and(|map| !map.is_empty())),
-        ("unified", resources.unified().as_ref().is_some_and(|map| !map.is_empty())),
-        ("memory/swappiness", memory.swappiness().is_some()),
-        // Docker always sends `false`.
-        ("memory/disableOOMKiller", memory.disable_oom_killer() == Some(true)),
-        ("memory/useHierarchy", memory.use_hierarchy() == Some(false)),
-        ("cpu/realtimeRuntime", cpu.realtime_runtime().is_some_and(|n| n != 0)),
-        ("cpu/realtimePeriod", cpu.realtime_period().is_some_and(|n| n != 0)),
-    ];
-    match set.iter().find(|(_, set)| *set) {
-        Some((key, _)) => Err(Error::unsupported(format!("apply /linux/resources/{key}: not carried out yet"))),
-        None => Ok(()),
-    }
-}
-
-fn is_set(io: &LinuxBlockIo) -> bool {
-    let throttles = [
-        io.throttle_read_bps_device(),
-        io.throttle_write_bps_device(),
-        io.throttle_read_iops_device(),
-        io.throttle_write_iops_device(),
-    ];
-    io.weight().is_some_and(|n| n != 0)
-        || io.leaf_weight().is_some_and(|n| n != 0)
-        || io.weight_device().as_ref().is_some_and(|list| !list.is_empty())
-        || throttles.into_iter().flatten().any(|list| !list.is_empty())
 }
 
 #[cfg(test)]
@@ -235,16 +191,29 @@ mod tests {
     /// The same for a cgroup that has limits.
     fn both_with(now: &Now, json: &str) -> (Vec<String>, Vec<String>) {
         let limits = limits(&serde_json::from_str(json).unwrap(), now).unwrap();
-        let text = |file: &File| file.as_ref().map(|(name, value)| format!("{name}={value}"));
-        (limits.iter().filter_map(|l| text(&l.v1)).collect(), limits.iter().filter_map(|l| text(&l.v2)).collect())
+        let texts = |is_v1| {
+            let files = limits.iter().flat_map(|limit| limit.files(is_v1));
+            files.map(|(name, value)| format!("{name}={value}")).collect()
+        };
+        (texts(true), texts(false))
+    }
+
+    /// A host with these controllers on v1, and these on v2 where it has that.
+    fn host(v1: &[&str], v2: Option<&[&str]>) -> Layout {
+        let hierarchy = |names: &[&str]| Hierarchy {
+            mount: "/nowhere".into(),
+            controllers: names.iter().map(|name| (*name).to_owned()).collect(),
+            own: "/".into(),
+        };
+        Layout { v2: v2.map(hierarchy), v1: v1.iter().map(|name| hierarchy(&[name])).collect() }
     }
 
     #[test]
     fn shares_become_weights() {
         for (shares, expected) in [(1, 1), (2, 1), (1024, 100), (262_144, 10_000), (u64::MAX, 10_000)] {
-            assert_eq!(weight(shares), expected, "{shares}");
+            assert_eq!(cpu::weight(shares), expected, "{shares}");
         }
-        assert!((2..262_144).step_by(97).all(|n| weight(n) <= weight(n + 97)));
+        assert!((2..262_144).step_by(97).all(|n| cpu::weight(n) <= cpu::weight(n + 97)));
     }
 
     #[test]
@@ -279,7 +248,7 @@ mod tests {
 
     #[test]
     fn what_grows_together_grows_in_the_order_of_the_kernel() {
-        let now = Now { memory: Some(100), swap: Some(150), quota: Some(1000), period: Some(10_000) };
+        let now = Now { memory: Some(100), swap: Some(150), quota: Some(1000), period: Some(10_000), ..Now::default() };
         let (v1, _) = both_with(&now, r#"{"memory":{"limit":200,"swap":250}}"#);
         assert_eq!(v1, ["memory.memsw.limit_in_bytes=250", "memory.limit_in_bytes=200"]);
         let (v1, _) = both_with(&now, r#"{"memory":{"limit":50,"swap":90}}"#);
@@ -289,11 +258,18 @@ mod tests {
         assert_eq!(v2, ["memory.swap.max=max", "memory.max=max"]);
         let (v1, _) = both_with(&now, r#"{"cpu":{"quota":500,"period":5000}}"#);
         assert_eq!(v1, ["cpu.cfs_quota_us=500", "cpu.cfs_period_us=5000"]);
+        let now = Now { burst: Some(500), realtime: Some(100), realtime_period: Some(1000), ..now };
+        let (v1, _) = both_with(&now, r#"{"cpu":{"quota":300,"burst":200,"idle":0,"shares":5}}"#);
+        assert_eq!(v1, ["cpu.idle=0", "cpu.shares=5", "cpu.cfs_burst_us=200", "cpu.cfs_quota_us=300"]);
+        let (v1, _) = both_with(&now, r#"{"cpu":{"realtimeRuntime":50,"realtimePeriod":500}}"#);
+        assert_eq!(v1, ["cpu.rt_runtime_us=50", "cpu.rt_period_us=500"]);
+        let (v1, _) = both_with(&now, r#"{"cpu":{"realtimeRuntime":300,"realtimePeriod":2000}}"#);
+        assert_eq!(v1, ["cpu.rt_period_us=2000", "cpu.rt_runtime_us=300"]);
     }
 
     #[test]
     fn half_of_a_file_of_v2_keeps_the_other_half() {
-        let now = Now { memory: Some(100), swap: Some(50), quota: Some(1000), period: Some(10_000) };
+        let now = Now { memory: Some(100), swap: Some(50), quota: Some(1000), period: Some(10_000), ..Now::default() };
         assert_eq!(both_with(&now, r#"{"cpu":{"quota":500}}"#).1, ["cpu.max=500 10000"]);
         assert_eq!(both_with(&now, r#"{"cpu":{"period":5000}}"#).1, ["cpu.max=1000 5000"]);
         assert_eq!(both_with(&now, r#"{"memory":{"swap":170}}"#).1, ["memory.swap.max=70"]);
@@ -315,6 +291,38 @@ mod tests {
             (r#"{"cpu":{"quota":-7}}"#, "cpu/quota: -7"),
             (r#"{"cpu":{"idle":2}}"#, "cpu/idle: 2"),
             (r#"{"pids":{"limit":-3}}"#, "pids/limit: -3"),
+            (r#"{"memory":{"swappiness":101}}"#, "memory/swappiness: 101"),
+            (r#"{"memory":{"kernel":-9}}"#, "memory/kernel: -9"),
+            (r#"{"cpu":{"realtimeRuntime":-2}}"#, "cpu/realtimeRuntime: -2"),
+            (r#"{"cpu":{"realtimeRuntime":9,"realtimePeriod":8}}"#, "cpu/realtimeRuntime: 9 is more"),
+            (r#"{"blockIO":{"weight":9}}"#, "blockIO/weight: 9"),
+            (r#"{"blockIO":{"leafWeight":1001}}"#, "blockIO/leafWeight: 1001"),
+            (r#"{"blockIO":{"weightDevice":[{"major":8,"minor":-1,"weight":9}]}}"#, "blockIO/weightDevice/0/minor: -1"),
+            (
+                r#"{"blockIO":{"throttleReadBpsDevice":[{"major":4096,"minor":0,"rate":1}]}}"#,
+                "blockIO/throttleReadBpsDevice/0/major: 4096",
+            ),
+            (
+                r#"{"blockIO":{"throttleWriteIOPSDevice":[{"major":8,"minor":0,"rate":4294967296}]}}"#,
+                "blockIO/throttleWriteIOPSDevice/0/rate: 4294967296",
+            ),
+            (
+                r#"{"blockIO":{"throttleReadBpsDevice":[{"major":8,"minor":0,"rate":1},{"major":8,"minor":0,"rate":2}]}}"#,
+                "blockIO/throttleReadBpsDevice/1: 8:0 is given twice",
+            ),
+            (r#"{"hugepageLimits":[{"pageSize":"../x","limit":0}]}"#, "hugepageLimits/0/pageSize: \"../x\""),
+            (r#"{"hugepageLimits":[{"pageSize":"2MB","limit":-2}]}"#, "hugepageLimits/0/limit: -2"),
+            (
+                r#"{"hugepageLimits":[{"pageSize":"2MB","limit":1},{"pageSize":"2MB","limit":1}]}"#,
+                "hugepageLimits/1: 2MB is given twice",
+            ),
+            (r#"{"network":{"priorities":[{"name":"a b","priority":1}]}}"#, "network/priorities/0/name: \"a b\""),
+            (r#"{"network":{"priorities":[{"name":"abcdefghijklmnop","priority":1}]}}"#, "network/priorities/0/name: "),
+            (r#"{"rdma":{"":{"hcaHandles":1}}}"#, "rdma/: \"\""),
+            (r#"{"unified":{"a/b.c":"1"}}"#, "unified/a~1b.c: "),
+            (r#"{"unified":{"memory":"1"}}"#, "unified/memory: "),
+            (r#"{"unified":{"..max":"1"}}"#, "unified/..max: "),
+            (r#"{"unified":{"cgroup.procs":"0"}}"#, "unified/cgroup.procs: "),
         ] {
             let error = of(json).unwrap_err();
             assert_eq!(error.kind, sys::Kind::Invalid);
@@ -323,23 +331,83 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_carried_out_is_refused_by_name_and_nothing_is_nothing() {
-        for (json, key) in [
-            (r#"{"blockIO":{"weight":10}}"#, "blockIO"),
-            (r#"{"hugepageLimits":[{"pageSize":"2MB","limit":0}]}"#, "hugepageLimits"),
-            (r#"{"network":{"classID":1}}"#, "network/classID"),
-            (r#"{"rdma":{"a":{"hcaHandles":1}}}"#, "rdma"),
-            (r#"{"unified":{"memory.high":"1"}}"#, "unified"),
-            (r#"{"memory":{"swappiness":1}}"#, "memory/swappiness"),
-            (r#"{"memory":{"disableOOMKiller":true}}"#, "memory/disableOOMKiller"),
-            (r#"{"cpu":{"realtimePeriod":1}}"#, "cpu/realtimePeriod"),
+    fn devices_pages_and_the_like_have_their_files() {
+        let (v1, v2) = both(
+            r#"{"blockIO":{"weight":10,"weightDevice":[{"major":8,"minor":0,"weight":1000}],
+            "throttleReadBpsDevice":[{"major":8,"minor":0,"rate":7}],"throttleWriteIOPSDevice":[{"major":8,"minor":0,"rate":0}]},
+            "hugepageLimits":[{"pageSize":"2MB","limit":0}],"rdma":{"b":{"hcaObjects":2},"a":{"hcaHandles":1,"hcaObjects":3}}}"#,
+        );
+        let rdma = ["rdma.max=a hca_handle=1 hca_object=3", "rdma.max=b hca_object=2"];
+        let [blkio, device] = ["blkio.throttle.read_bps_device=8:0 7", "blkio.throttle.write_iops_device=8:0 0"];
+        let weights = [
+            "blkio.bfq.weight=10",
+            "blkio.weight=10",
+            "blkio.bfq.weight_device=8:0 1000",
+            "blkio.weight_device=8:0 1000",
+        ];
+        let pages = ["hugetlb.2MB.limit_in_bytes=0", "hugetlb.2MB.rsvd.limit_in_bytes=0"];
+        assert_eq!(v1, [&weights[..], &[blkio, device], &pages, &rdma].concat());
+        let weights = ["io.bfq.weight=10", "io.weight=1", "io.bfq.weight=8:0 1000", "io.weight=8:0 10000"];
+        let rates = ["io.max=8:0 rbps=7", "io.max=8:0 wiops=max", "hugetlb.2MB.max=0", "hugetlb.2MB.rsvd.max=0"];
+        assert_eq!(v2, [&weights[..], &rates, &rdma].concat());
+    }
+
+    #[test]
+    fn files_of_v2_are_written_by_their_names_and_lines() {
+        let (v1, v2) =
+            both(r#"{"unified":{"io.max":"8:0 rbps=1\n8:16 rbps=2\n","cgroup.max.depth":"3","cpuset.mems":""}}"#);
+        assert_eq!(v2, ["cgroup.max.depth=3", "cpuset.mems=\n", "io.max=8:0 rbps=1", "io.max=8:16 rbps=2"]);
+        assert!(v1.is_empty());
+    }
+
+    #[test]
+    fn what_a_host_cannot_do_is_refused_by_name_with_the_reason() {
+        let on_v1 = host(&["memory", "cpu", "blkio"], None);
+        let hybrid = host(&["memory"], Some(&["hugetlb"]));
+        let on_v2 = host(&[], Some(&["memory", "cpu", "io"]));
+        for (layout, json, why) in [
+            (
+                &on_v1,
+                r#"{"hugepageLimits":[{"pageSize":"2MB","limit":0}]}"#,
+                "hugepageLimits/0: this host has no hugetlb controller",
+            ),
+            (&on_v1, r#"{"network":{"classID":1}}"#, "network/classID: this host has no net_cls controller"),
+            (&on_v1, r#"{"unified":{"memory.high":"1"}}"#, "unified/memory.high: it names a file of cgroup v2"),
+            (&on_v1, r#"{"unified":{"cgroup.max.depth":"1"}}"#, "unified/cgroup.max.depth: this host has no cgroup v2"),
+            (&on_v1, r#"{"unified":{"cpuset.cpus":"1"}}"#, "unified/cpuset.cpus: this host has no cpuset controller"),
+            (&hybrid, r#"{"unified":{"memory.high":"1"}}"#, "unified/memory.high: it names a file of cgroup v2"),
+            (&hybrid, r#"{"rdma":{"a":{"hcaHandles":1}}}"#, "rdma/a: this host has no rdma controller"),
+            (&on_v2, r#"{"network":{"classID":1}}"#, "network/classID: cgroup v2 has no classes"),
+            (
+                &on_v2,
+                r#"{"network":{"priorities":[{"name":"a","priority":1}]}}"#,
+                "network/priorities/0: cgroup v2 has no",
+            ),
+            (&on_v2, r#"{"memory":{"swappiness":0}}"#, "memory/swappiness: cgroup v2 has one for the whole host"),
+            (&on_v2, r#"{"memory":{"disableOOMKiller":true}}"#, "memory/disableOOMKiller: cgroup v2 cannot"),
+            (&on_v2, r#"{"memory":{"useHierarchy":false}}"#, "memory/useHierarchy: cgroup v2 counts"),
+            (&on_v2, r#"{"memory":{"kernel":5}}"#, "memory/kernel: kernel memory counts"),
+            (&on_v2, r#"{"cpu":{"realtimePeriod":1}}"#, "cpu/realtimePeriod: cgroup v2 has no real-time"),
+            (&on_v2, r#"{"blockIO":{"leafWeight":10}}"#, "blockIO/leafWeight: cgroup v2 has no"),
         ] {
-            let error = of(json).unwrap_err();
+            let error = can_limit(&of(json).unwrap(), layout).unwrap_err();
             assert_eq!(error.kind, sys::Kind::Unsupported);
-            assert_eq!(error.what, format!("apply /linux/resources/{key}: not carried out yet"));
+            assert!(error.what.starts_with(&format!("apply /linux/resources/{why}")), "{error}");
         }
-        let nothing = r#"{"blockIO":{},"hugepageLimits":[],"network":{},"rdma":{},"unified":{},"cpu":{},
-            "memory":{"disableOOMKiller":false,"kernel":5,"kernelTCP":6,"useHierarchy":true,"limit":0}}"#;
+        for (layout, json) in [
+            (&hybrid, r#"{"hugepageLimits":[{"pageSize":"2MB","limit":0}],"unified":{"hugetlb.2MB.max":"0"}}"#),
+            (&on_v1, r#"{"memory":{"swappiness":0,"disableOOMKiller":true,"kernel":5},"blockIO":{"leafWeight":10}}"#),
+            (&on_v2, r#"{"memory":{"kernel":-1,"useHierarchy":true},"unified":{"cgroup.max.depth":"1"}}"#),
+            (&on_v2, r#"{"pids":{"limit":-1}}"#),
+        ] {
+            can_limit(&of(json).unwrap(), layout).unwrap();
+        }
+    }
+
+    #[test]
+    fn nothing_is_nothing() {
+        let nothing = r#"{"blockIO":{"weight":0},"hugepageLimits":[],"network":{"classID":0},"rdma":{},"unified":{},
+            "cpu":{"realtimePeriod":0,"realtimeRuntime":0},"memory":{"disableOOMKiller":false,"kernel":0,"limit":0}}"#;
         assert_eq!(of(nothing).unwrap(), []);
     }
 }

@@ -8,10 +8,10 @@ use oci_spec::runtime::LinuxResources;
 use sys::{Error, Result};
 
 use crate::layout::{Hierarchy, Layout, file_system};
-use crate::limit::{Limit, Now, limits};
+use crate::limit::{Limit, Now, can_limit, limits, realtime};
 use crate::object;
 use crate::step::{Directory, Step};
-use crate::{bpf, device};
+use crate::{bpf, device, machine};
 
 /// The steps for the jail `id`: its directories, its limits, and its way into them.
 ///
@@ -34,6 +34,7 @@ pub fn plan(
     check(path)?;
     let limits = resources.map(|of| limits(of, &Now::default())).transpose()?.unwrap_or_default();
     can_limit(&limits, layout)?;
+    machine::check(&limits, layout)?;
     let rules = match resources.and_then(|r| r.devices().as_ref()).filter(|list| !list.is_empty()) {
         Some(list) => device::rules(list)?,
         None => Vec::new(),
@@ -41,27 +42,16 @@ pub fn plan(
     if !rules.is_empty() && layout.v2.is_none() && !layout.v1.iter().any(|h| h.has("devices")) {
         return Err(Error::unsupported("apply /linux/resources/devices: this host has no devices controller"));
     }
-    let want = Want { path, mark, limits: &limits, rules: &rules };
+    let realtime = resources.and_then(|of| realtime(of, &Now::default()));
+    let want = Want { path, mark, limits: &limits, realtime, rules: &rules };
     let mut steps = Vec::new();
     if let Some(v2) = &layout.v2 {
         want.v2(v2, layout, &mut steps)?;
     }
     for hierarchy in &layout.v1 {
-        want.v1(hierarchy, &mut steps)?;
+        want.v1(hierarchy, layout, &mut steps)?;
     }
     Ok(placed(steps))
-}
-
-/// Refuses a limit that no controller of this host can enforce.
-pub(crate) fn can_limit(limits: &[Limit], layout: &Layout) -> Result<()> {
-    let lacks = |limit: &&Limit| !limit.is_none() && !layout.hierarchies().any(|h| h.has(limit.controller));
-    match limits.iter().find(lacks) {
-        None => Ok(()),
-        Some(Limit { key, controller, .. }) => {
-            let text = format!("apply /linux/resources/{key}: this host has no {controller} controller");
-            Err(Error::unsupported(text))
-        }
-    }
 }
 
 /// The steps at their place; where a hierarchy of v1 is among them, the process enters those behind the clone.
@@ -137,18 +127,26 @@ struct Want<'a> {
     path: &'a Path,
     mark: &'a str,
     limits: &'a [Limit],
+    realtime: Option<(i64, u64)>,
     rules: &'a [device::Rule],
 }
 
 impl Want<'_> {
-    fn v1(&self, hierarchy: &Hierarchy, steps: &mut Vec<Step>) -> Result<()> {
+    /// The limits that a hierarchy enforces.
+    fn of<'b>(&'b self, hierarchy: &'b Hierarchy, layout: &'b Layout) -> impl Iterator<Item = &'b Limit> {
+        self.limits.iter().filter(move |limit| limit.home(layout).is_some_and(|(home, _)| home == hierarchy))
+    }
+
+    fn v1(&self, hierarchy: &Hierarchy, layout: &Layout, steps: &mut Vec<Step>) -> Result<()> {
         let dir = place(hierarchy, self.path)?;
         self.directories(hierarchy, &dir, &[], steps);
         if hierarchy.has("cpuset") {
             steps.push(Step::Inherit { dir: dir.clone(), below: hierarchy.mount.clone() });
         }
-        let limits = self.limits.iter().filter(|limit| hierarchy.has(limit.controller));
-        steps.extend(limits.filter_map(|limit| limit.v1.as_ref()).map(|file| set(&dir, file)));
+        if let Some(realtime) = self.realtime.filter(|_| hierarchy.has("cpu")) {
+            steps.push(Step::Reserve { dir: dir.clone(), below: hierarchy.mount.clone(), realtime });
+        }
+        steps.extend(self.of(hierarchy, layout).filter_map(|limit| set(&dir, limit, true)));
         if hierarchy.has("devices") && !self.rules.is_empty() {
             steps.push(Step::Devices { dir: dir.clone(), lines: device::v1_lines(self.rules)? });
         }
@@ -159,12 +157,15 @@ impl Want<'_> {
     fn v2(&self, hierarchy: &Hierarchy, layout: &Layout, steps: &mut Vec<Step>) -> Result<()> {
         let dir = place(hierarchy, self.path)?;
         let on_v1 = |controller: &str| layout.v1.iter().any(|h| h.has(controller));
-        let here = |limit: &&Limit| hierarchy.has(limit.controller) && !on_v1(limit.controller);
-        let limits: Vec<_> = self.limits.iter().filter(here).collect();
-        let mut enable: Vec<_> = limits.iter().map(|limit| limit.controller.to_owned()).collect();
-        enable.dedup();
+        let limits: Vec<_> = self.of(hierarchy, layout).collect();
+        let mut enable: Vec<String> = Vec::new();
+        for limit in limits.iter().filter(|limit| !limit.controller.is_empty()) {
+            if !enable.iter().any(|known| *known == limit.controller) {
+                enable.push(limit.controller.to_string());
+            }
+        }
         self.directories(hierarchy, &dir, &enable, steps);
-        steps.extend(limits.iter().filter_map(|limit| limit.v2.as_ref()).map(|file| set(&dir, file)));
+        steps.extend(limits.into_iter().filter_map(|limit| set(&dir, limit, false)));
         if !self.rules.is_empty() && !on_v1("devices") {
             steps.push(Step::Program { dir: dir.clone(), program: bpf::assemble(self.rules) });
         }
@@ -193,6 +194,8 @@ impl Want<'_> {
     }
 }
 
-pub(crate) fn set(dir: &Path, (file, value): &(&'static str, String)) -> Step {
-    Step::Set { dir: dir.to_owned(), file: (*file).to_owned(), value: value.clone() }
+/// The step that writes a limit, where there is something to write.
+pub(crate) fn set(dir: &Path, limit: &Limit, is_v1: bool) -> Option<Step> {
+    let files: Vec<_> = limit.files(is_v1).iter().map(|(file, value)| (file.to_string(), value.clone())).collect();
+    (!files.is_empty()).then(|| Step::Set { dir: dir.to_owned(), key: limit.key.clone(), files })
 }

@@ -10,7 +10,7 @@ use nix::errno::Errno;
 use sys::{Doing, Error, Kind, Result};
 
 use crate::object::{self, KIND, Mark};
-use crate::{freezer, process};
+use crate::{freezer, process, realtime};
 
 /// How often a directory is tried again whose parent another jail has just removed, because it was empty: each try
 /// makes the parent again, and to lose this often against others needs as many jails that end at this moment.
@@ -50,14 +50,23 @@ pub enum Step {
         /// The mount point.
         below: PathBuf,
     },
+    /// v1: let the directories above, as far as jails made them, have enough of real-time scheduling.
+    Reserve {
+        /// The jail's directory.
+        dir: PathBuf,
+        /// The mount point.
+        below: PathBuf,
+        /// How much of how much, in microseconds.
+        realtime: (i64, u64),
+    },
     /// Write a limit.
     Set {
         /// The jail's directory.
         dir: PathBuf,
-        /// The controller's file.
-        file: String,
-        /// The text for it.
-        value: String,
+        /// Its place below `/linux/resources/`.
+        key: String,
+        /// The controller's files, and the text for each that is there; one must be.
+        files: Vec<(String, String)>,
     },
     /// v1: write device rules, `true` to devices.allow, `false` to devices.deny.
     Devices {
@@ -98,7 +107,10 @@ impl fmt::Display for Step {
                 write!(f, "enable {} for the children of {}", controllers.join(" and "), dir.display())
             }
             Self::Inherit { dir, .. } => write!(f, "copy the parent's CPUs and memory nodes to {}", dir.display()),
-            Self::Set { dir, file, value } => write!(f, "set {file} to {value} in {}", dir.display()),
+            Self::Reserve { dir, realtime: (runtime, period), .. } => {
+                write!(f, "reserve {runtime} of {period} microseconds above {}", dir.display())
+            }
+            Self::Set { dir, files, .. } => f.write_str(&setting(dir, files)),
             Self::Devices { dir, lines } => write!(f, "write {} device rules in {}", lines.len(), dir.display()),
             Self::Program { dir, program } => {
                 write!(f, "attach a device program of {} instructions to {}", program.len(), dir.display())
@@ -141,7 +153,14 @@ impl Step {
             Self::Inherit { dir, below } => {
                 ["cpuset.cpus", "cpuset.mems"].into_iter().try_for_each(|file| inherit(dir, file, below).map(drop))
             }
-            Self::Set { dir, file, value } => write(&dir.join(file), value).doing(|| self),
+            Self::Reserve { dir, below, realtime } => {
+                let writes = realtime::above_needs(dir, below, *realtime)?;
+                writes.iter().try_for_each(|(dir, value)| {
+                    let file = [(realtime::RUNTIME.to_owned(), value.clone())];
+                    write(&dir.join(realtime::RUNTIME), value).doing(|| setting(dir, &file))
+                })
+            }
+            Self::Set { dir, key, files } => set(dir, key, files),
             Self::Devices { dir, lines } => devices(dir, lines),
             Self::Program { dir, program } => {
                 let cgroup = File::open(dir).doing(|| self)?;
@@ -278,6 +297,48 @@ fn inherit(dir: &Path, file: &str, below: &Path) -> Result<String> {
         }
         _ => Ok(own),
     }
+}
+
+/// The clause of a limit.
+fn setting(dir: &Path, files: &[(String, String)]) -> String {
+    let each: Vec<_> = files.iter().map(|(file, value)| format!("{file} to {}", value.trim())).collect();
+    format!("set {} in {}", each.join(" or "), dir.display())
+}
+
+/// Writes a limit to each of `files` that is there.
+fn set(dir: &Path, key: &str, files: &[(String, String)]) -> Result<()> {
+    let mut written = false;
+    for file in files {
+        match write(&dir.join(&file.0), &file.1) {
+            Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => continue,
+            done => done.map_err(|error| refused(dir, file, &error))?,
+        }
+        written = true;
+    }
+    match written {
+        true => Ok(()),
+        false => {
+            let names: Vec<_> = files.iter().map(|(name, _)| name.as_str()).collect();
+            let why = format!("{} has no {}: this kernel does not know it", dir.display(), names.join(" and no "));
+            Err(Error::unsupported(format!("apply /linux/resources/{key}: {why}")))
+        }
+    }
+}
+
+/// The kernel's refusal of a value, with what it means where that is not what it says.
+fn refused(dir: &Path, file: &(String, String), error: &std::io::Error) -> Error {
+    let errno = Errno::from_raw(error.raw_os_error().unwrap_or_default());
+    let advice = match (file.0.as_str(), errno) {
+        ("cpuset.cpus" | "cpuset.mems", Errno::EACCES) => "the cgroup above it does not have all of these",
+        ("cpuset.cpus" | "cpuset.mems", Errno::ERANGE) => "this host does not have all of these",
+        ("memory.use_hierarchy", Errno::EINVAL) => "this kernel counts what is below a cgroup to it, always",
+        (name, Errno::EOPNOTSUPP) if name.contains("weight") => "the scheduler of this device is not bfq",
+        (name, Errno::ENODEV) if name.contains("io.") => "there is no such block device",
+        ("net_prio.ifpriomap", Errno::ENODEV) => "the host has no such network interface",
+        ("rdma.max", Errno::ENODEV) => "the host has no such RDMA device",
+        _ => return Error::kernel(setting(dir, std::slice::from_ref(file)), errno),
+    };
+    Error::new(Kind::Kernel, format!("{}: {advice}", setting(dir, std::slice::from_ref(file))))
 }
 
 fn devices(dir: &Path, lines: &[(bool, String)]) -> Result<()> {

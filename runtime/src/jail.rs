@@ -13,7 +13,7 @@ use sys::{Doing, Error, Kind, Result};
 
 use crate::journal::{self, Process, Record};
 use crate::store::{self, Entry, State, Store};
-use crate::{hooks, process, resctrl, strict};
+use crate::{hooks, process, resctrl, strict, unfinished};
 
 /// How often what looks half-made is looked at again, a millisecond apart.
 const MOMENTS: usize = 3;
@@ -112,14 +112,17 @@ impl Jail {
         Ok(Self { entry, state, held, records, damaged, busy })
     }
 
-    /// Reads a jail that no other verb changes until the lock that comes with it is dropped.
+    /// Reads a jail that no other verb changes until the lock that comes with it is dropped. A change of limits that was
+    /// interrupted is taken back.
     ///
     /// # Errors
     /// As [`Jail::open`], and where the lock cannot be had.
     pub fn open_locked(store: Option<&Store>, id: &JailId) -> Result<(Self, OwnedFd)> {
         let lock = Self::open(store, id)?.entry.lock()?;
         // Read again under the lock: what was read before may be old.
-        Ok((Self::open(store, id)?.locked(), lock))
+        let jail = Self::open(store, id)?.locked();
+        unfinished::take_back(&jail)?;
+        Ok((jail, lock))
     }
 
     /// The same, known by a caller who has the lock himself: nobody is making it any more.

@@ -33,4 +33,5 @@ mod setting;
 pub mod start;
 pub mod store;
 mod strict;
+mod unfinished;
 pub mod update;

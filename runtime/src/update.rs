@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use base::JailId;
-use oci_spec::runtime::{LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
+use oci_spec::runtime::{LinuxBlockIo, LinuxCpu, LinuxMemory, LinuxPids, LinuxResources};
 use sys::{Error, Kind, Result};
 
 use crate::document;
 use crate::jail::{Jail, Status, not_running};
 use crate::store::Store;
+use crate::unfinished;
 
 /// How the planner of limits names its documents, which it knows as a part of the specification.
 const WITHIN: &str = "/linux/resources";
@@ -36,10 +37,22 @@ pub struct Wish {
     pub memory_reservation: Option<i64>,
     /// Memory and swap together, in bytes.
     pub memory_swap: Option<i64>,
+    /// Of it, kernel memory, in bytes; old kernels only, as the next.
+    pub kernel_memory: Option<i64>,
+    /// And of that the buffers of TCP, in bytes.
+    pub kernel_memory_tcp: Option<i64>,
     /// CPU time in each period, in microseconds.
     pub cpu_quota: Option<i64>,
     /// That period, in microseconds.
     pub cpu_period: Option<u64>,
+    /// What may be saved up of the CPU time, in microseconds.
+    pub cpu_burst: Option<u64>,
+    /// Real-time scheduling in each of its periods, in microseconds.
+    pub cpu_realtime_runtime: Option<i64>,
+    /// That period, in microseconds.
+    pub cpu_realtime_period: Option<u64>,
+    /// Whether it runs only when nobody else wants to: 1 or 0.
+    pub cpu_idle: Option<i64>,
     /// The part of the CPU time beside others.
     pub cpu_shares: Option<u64>,
     /// CPUs, as `0-2,4`.
@@ -48,6 +61,8 @@ pub struct Wish {
     pub mems: Option<String>,
     /// Processes and threads; -1 is no limit.
     pub pids: Option<i64>,
+    /// The part of what block devices can do beside others, 10 to 1000.
+    pub block_weight: Option<u16>,
 }
 
 /// Where a wish is in the document, below its root, and its option.
@@ -55,12 +70,19 @@ const OPTIONS: &[(&str, &str)] = &[
     ("/memory/limit", "--memory"),
     ("/memory/reservation", "--memory-reservation"),
     ("/memory/swap", "--memory-swap"),
+    ("/memory/kernel", "--kernel-memory"),
+    ("/memory/kernelTCP", "--kernel-memory-tcp"),
     ("/cpu/quota", "--cpu-quota"),
     ("/cpu/period", "--cpu-period"),
+    ("/cpu/burst", "--cpu-burst"),
+    ("/cpu/realtimeRuntime", "--cpu-rt-runtime"),
+    ("/cpu/realtimePeriod", "--cpu-rt-period"),
+    ("/cpu/idle", "--cpu-idle"),
     ("/cpu/shares", "--cpu-share"),
     ("/cpu/cpus", "--cpuset-cpus"),
     ("/cpu/mems", "--cpuset-mems"),
     ("/pids/limit", "--pids-limit"),
+    ("/blockIO/weight", "--blkio-weight"),
 ];
 
 impl Change {
@@ -84,11 +106,18 @@ impl Change {
     pub fn of(wish: Wish) -> Self {
         let mut memory = LinuxMemory::default();
         memory.set_limit(wish.memory).set_reservation(wish.memory_reservation).set_swap(wish.memory_swap);
+        memory.set_kernel(wish.kernel_memory).set_kernel_tcp(wish.kernel_memory_tcp);
         let mut cpu = LinuxCpu::default();
         cpu.set_quota(wish.cpu_quota).set_period(wish.cpu_period).set_shares(wish.cpu_shares);
-        cpu.set_cpus(wish.cpus).set_mems(wish.mems);
+        cpu.set_burst(wish.cpu_burst).set_idle(wish.cpu_idle).set_cpus(wish.cpus).set_mems(wish.mems);
+        cpu.set_realtime_runtime(wish.cpu_realtime_runtime).set_realtime_period(wish.cpu_realtime_period);
         let mut resources = LinuxResources::default();
         resources.set_memory(Some(memory)).set_cpu(Some(cpu));
+        resources.set_block_io(wish.block_weight.map(|weight| {
+            let mut io = LinuxBlockIo::default();
+            io.set_weight(Some(weight));
+            io
+        }));
         resources.set_pids(wish.pids.map(|limit| {
             let mut pids = LinuxPids::default();
             pids.set_limit(limit);
@@ -141,7 +170,18 @@ pub fn update(root: &Path, id: &JailId, change: &Change) -> Result<()> {
     for step in &steps {
         crate::log::debug(|| step.to_string());
     }
-    cgroup::change::apply(&steps)
+    carry_out(&jail, &steps).map_err(|error| change.place(error))
+}
+
+fn carry_out(jail: &Jail, steps: &[cgroup::Step]) -> Result<()> {
+    cgroup::change::enable(steps)?;
+    let old = cgroup::change::before(steps)?;
+    unfinished::begin(&jail.entry, &old)?;
+    let done = cgroup::change::apply(steps, &old);
+    match (done, unfinished::end(&jail.entry)) {
+        (Err(error), Err(other)) => Err(error.and(other)),
+        (done, ended) => done.and(ended),
+    }
 }
 
 /// containerd sends the jail's own rules along with what it changes; others would have to be carried out.
