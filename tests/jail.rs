@@ -11,6 +11,7 @@ mod damage;
 mod default_root;
 mod devices;
 mod escape;
+mod events;
 mod exec;
 mod fault;
 mod features;

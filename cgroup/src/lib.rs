@@ -14,10 +14,12 @@ pub mod layout;
 mod limit;
 mod machine;
 pub mod object;
+pub mod oom;
 pub mod plan;
 pub mod process;
 mod realtime;
 mod seat;
+pub mod statistics;
 pub mod step;
 
 pub use layout::{Hierarchy, Layout};

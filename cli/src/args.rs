@@ -76,6 +76,8 @@ pub(crate) enum Command {
     Resume(Named),
     /// Change limits of a jail that lives
     Update(crate::update::Update),
+    /// Show what happens to a jail, and what it uses
+    Events(crate::events::Events),
     /// Remove a stopped jail
     Delete(Delete),
     /// Remove what interrupted verbs have left

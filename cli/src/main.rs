@@ -3,6 +3,7 @@
 #![cfg_attr(not(test), no_main)]
 
 mod args;
+mod events;
 mod life;
 mod look;
 mod show;
@@ -45,6 +46,7 @@ fn run(globals: &Globals, command: Command) -> Result<i32> {
         Command::Pause(verb) => life::pause(globals, &verb),
         Command::Resume(verb) => life::resume(globals, &verb),
         Command::Update(verb) => update::update(globals, verb),
+        Command::Events(verb) => events::events(globals, &verb),
         Command::Delete(verb) => life::delete(globals, &verb),
         Command::Cleanup => life::cleanup(globals),
         Command::State(verb) => look::state(globals, &verb),

@@ -8,6 +8,7 @@ mod check;
 mod console;
 pub mod create;
 mod document;
+pub mod events;
 pub mod exec;
 pub mod features;
 pub mod foreground;
