@@ -72,6 +72,8 @@ fn limits_of_v1_are_in_their_files_at_create_and_update() {
         assert_eq!(limit(&bundle, file), value, "{file}");
     }
     assert!(limit(&bundle, "memory.oom_control").starts_with("oom_kill_disable 0"));
+    let idle = bundle.call(&["update", "--cpu-share", "300", &bundle.id]).fails();
+    assert!(idle.ends_with(": an idle cgroup has none; set cpu/idle to 0 too"), "{idle}");
     bundle.call(&["update", "--cpu-idle", "0", "--cpu-share", "300", "--cpu-burst", "1000", &bundle.id]).ok();
     assert_eq!((limit(&bundle, "cpu.shares"), limit(&bundle, "cpu.cfs_burst_us")), ("300".into(), "1000".into()));
     end(&bundle, &host);

@@ -331,6 +331,10 @@ fn refused(dir: &Path, file: &(String, String), error: &std::io::Error) -> Error
     let advice = match (file.0.as_str(), errno) {
         ("cpuset.cpus" | "cpuset.mems", Errno::EACCES) => "the cgroup above it does not have all of these",
         ("cpuset.cpus" | "cpuset.mems", Errno::ERANGE) => "this host does not have all of these",
+        ("memory.limit_in_bytes" | "memory.memsw.limit_in_bytes", Errno::EBUSY) => {
+            "more than that is in use, and cannot be given up now"
+        }
+        ("cpu.shares" | "cpu.weight", Errno::EINVAL) => "an idle cgroup has none; set cpu/idle to 0 too",
         ("memory.use_hierarchy", Errno::EINVAL) => "this kernel counts what is below a cgroup to it, always",
         (name, Errno::EOPNOTSUPP) if name.contains("weight") => "the scheduler of this device is not bfq",
         (name, Errno::ENODEV) if name.contains("io.") => "there is no such block device",

@@ -18,6 +18,9 @@ use crate::store::Entry;
 /// The file's name in the folder of a jail.
 const NAME: &str = "update";
 
+/// The longest record, in bytes.
+const LONGEST: usize = 1 << 20;
+
 /// Writes down what is there, before anything of it is changed.
 ///
 /// # Errors
@@ -25,6 +28,9 @@ const NAME: &str = "update";
 pub fn begin(entry: &Entry, old: &[Old]) -> Result<()> {
     let step = || format!("write down the limits of {}", entry.id);
     let text = serde_json::to_string(old).map_err(|error| Error::new(Kind::Kernel, format!("{}: {error}", step())))?;
+    if text.len() >= LONGEST {
+        return Err(Error::invalid(format!("{}: more than {LONGEST} bytes; change less at once", step())));
+    }
     let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
     let file = openat(entry, NAME, flags, Mode::from_bits_truncate(0o600)).doing(step)?;
     // The newline says that it is whole.
@@ -54,7 +60,7 @@ pub fn take_back(jail: &Jail) -> Result<()> {
         file => file.doing(|| format!("open {NAME} of {}", entry.id))?,
     };
     let mut text = String::new();
-    let read = File::from(file).take(1 << 20).read_to_string(&mut text);
+    let read = File::from(file).take(LONGEST as u64).read_to_string(&mut text);
     // A torn one was not acted upon yet.
     if read.is_ok() && text.ends_with('\n') {
         let done = match serde_json::from_str::<Vec<Old>>(&text) {
