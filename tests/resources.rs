@@ -135,6 +135,27 @@ fn what_this_host_cannot_do_is_refused_in_one_line_before_anything_is_made() {
     left_nothing(&bundle, &host);
 }
 
+/// The tests change nothing of the host's own hierarchies: only where somebody has enabled the controller is it there.
+#[test]
+fn huge_pages_are_limited_by_v2_beside_controllers_of_v1() {
+    let enabled = fs::read_to_string("/sys/fs/cgroup/unified/cgroup.subtree_control").unwrap_or_default();
+    if !on_v1() || !enabled.contains("hugetlb") {
+        println!("skipped: hugetlb is not enabled");
+        return;
+    }
+    let (mut bundle, host) = stage();
+    let pages = |limit: i64| json!({"hugepageLimits": [{"pageSize": "2MB", "limit": limit}]});
+    bundle.set("/linux/resources", pages(0)).start_sleeper();
+    assert_eq!((limit(&bundle, "hugetlb.2MB.max"), limit(&bundle, "hugetlb.2MB.rsvd.max")), ("0".into(), "0".into()));
+    update_to(&bundle, &pages(4 << 20)).ok();
+    assert_eq!(limit(&bundle, "hugetlb.2MB.max"), "4194304");
+    update_to(&bundle, &json!({"unified": {"hugetlb.2MB.max": "2097152", "hugetlb.1GB.max": "x"}})).fails();
+    assert_eq!(limit(&bundle, "hugetlb.2MB.max"), "4194304");
+    update_to(&bundle, &pages(-1)).ok();
+    assert_eq!(limit(&bundle, "hugetlb.2MB.rsvd.max"), "max");
+    end(&bundle, &host);
+}
+
 /// Every value of every limit is either refused in one line or makes a plan.
 #[test]
 fn values_that_nobody_sends_are_refused_in_one_line_or_planned() {
