@@ -6,9 +6,13 @@ use std::path::PathBuf;
 use clap::{ArgAction, Args as Group, Parser, Subcommand, ValueEnum};
 use runtime::log::Format;
 
+/// What `--version` says behind the name, in the three lines that go-runc parses; the tests hold the last one to
+/// [`runtime::check::VERSION`].
+const VERSION: &str = concat!("version ", env!("CARGO_PKG_VERSION"), "\ncommit: unknown\nspec: 1.2.1");
+
 /// Jails for Linux: make, start, look into, end.
 #[derive(Debug, Parser)]
-#[command(name = "jail", version, max_term_width = 100)]
+#[command(name = "jail", version = VERSION, disable_version_flag = true, args_override_self = true, max_term_width = 100)]
 pub(crate) struct Args {
     #[command(flatten)]
     pub(crate) globals: Globals,
@@ -34,12 +38,15 @@ pub(crate) struct Globals {
     /// Let systemd make the cgroups (refused: not carried out yet)
     #[arg(long, hide = true)]
     pub(crate) systemd_cgroup: bool,
-    /// Accepted for runc's callers
-    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, value_name = "BOOL")]
-    rootless: Option<Option<String>>,
-    /// Accepted for runc's callers
+    /// Accepted for runc's callers: root is what this program needs
+    #[arg(long, hide = true, value_name = "BOOL", value_parser = ["true", "false", "auto"])]
+    rootless: Option<String>,
+    /// Accepted for runc's callers: there is no checkpoint that could use it
     #[arg(long, hide = true, value_name = "PATH")]
     criu: Option<PathBuf>,
+    /// Print version
+    #[arg(short, short_alias = 'V', long, action = ArgAction::Version)]
+    version: (),
 }
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -89,6 +96,12 @@ pub(crate) enum Command {
     List(List),
     /// Show the processes of a jail
     Ps(Ps),
+    /// Refused: not carried out yet
+    #[command(hide = true, disable_help_flag = true)]
+    Checkpoint(Refused),
+    /// Refused: not carried out yet
+    #[command(hide = true, disable_help_flag = true)]
+    Restore(Refused),
     /// Write a config.json to start from
     Spec(Spec),
     /// Show what this program can do, as JSON
@@ -100,6 +113,14 @@ pub(crate) enum Command {
 pub(crate) struct Named {
     /// Name of the jail
     pub(crate) id: String,
+}
+
+// A verb that is known and not carried out. It takes whatever callers send, `--help` too: podman takes the success of
+// that for support.
+#[derive(Debug, Group)]
+pub(crate) struct Refused {
+    #[arg(hide = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    _words: Vec<OsString>,
 }
 
 // What a jail is made from.
@@ -125,8 +146,11 @@ pub(crate) struct Create {
     /// Refused: the root is always changed by pivot_root(2)
     #[arg(long, hide = true)]
     pub(crate) no_pivot: bool,
-    /// Refused above 0: not carried out yet
-    #[arg(long, hide = true, value_name = "N", default_value_t = 0)]
+    /// Accepted for runc's callers: nothing becomes a subreaper
+    #[arg(long, hide = true)]
+    no_subreaper: bool,
+    /// Pass N descriptors on, from 3 (behind those of $LISTEN_FDS)
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub(crate) preserve_fds: u32,
     /// Print the plan and touch nothing
     #[arg(long)]
@@ -146,9 +170,6 @@ pub(crate) struct Run {
     /// Keep the jail after its end
     #[arg(long)]
     pub(crate) keep: bool,
-    /// Accepted for runc's callers
-    #[arg(long, hide = true)]
-    no_subreaper: bool,
 }
 
 #[derive(Debug, Group)]
@@ -156,7 +177,7 @@ pub(crate) struct Exec {
     /// Name of the jail
     pub(crate) id: String,
     /// File with the OCI document of the process
-    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["command", "cwd", "env", "user", "cap"])]
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["command", "cwd", "env", "user", "cap", "apparmor", "process_label"])]
     pub(crate) process: Option<PathBuf>,
     /// Give it a terminal
     #[arg(short, long)]
@@ -179,6 +200,18 @@ pub(crate) struct Exec {
     /// Let it gain no privileges
     #[arg(long)]
     pub(crate) no_new_privs: bool,
+    /// AppArmor profile
+    #[arg(long, value_name = "PROFILE")]
+    pub(crate) apparmor: Option<String>,
+    /// SELinux label
+    #[arg(long, value_name = "LABEL")]
+    pub(crate) process_label: Option<String>,
+    /// Refused: the process joins the cgroup of the jail itself
+    #[arg(long, hide = true, value_name = "PATH", action = ArgAction::Append)]
+    pub(crate) cgroup: Vec<String>,
+    /// Refused: the process would be born frozen
+    #[arg(long, hide = true)]
+    pub(crate) ignore_paused: bool,
     /// Do not wait for the end
     #[arg(short, long)]
     pub(crate) detach: bool,
@@ -188,8 +221,8 @@ pub(crate) struct Exec {
     /// File that gets the number of the process
     #[arg(long, value_name = "FILE")]
     pub(crate) pid_file: Option<PathBuf>,
-    /// Refused above 0: not carried out yet
-    #[arg(long, hide = true, value_name = "N", default_value_t = 0)]
+    /// Pass N descriptors on, from 3 (behind those of $LISTEN_FDS)
+    #[arg(long, value_name = "N", default_value_t = 0, hide_default_value = true)]
     pub(crate) preserve_fds: u32,
     /// Program and arguments
     #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
@@ -250,11 +283,43 @@ pub(crate) struct Spec {
     /// Folder that gets config.json
     #[arg(short, long, value_name = "DIR", default_value = ".")]
     pub(crate) bundle: PathBuf,
+    /// For a jail whose root is the user who asks
+    #[arg(long)]
+    pub(crate) rootless: bool,
 }
 
-/// Callers have their own ways: containerd writes one long option with a single dash.
+impl Command {
+    /// How many descriptors the caller asks to pass on; `None` for a verb that starts no program.
+    pub(crate) fn descriptors(&self) -> Option<u32> {
+        match self {
+            Self::Create(verb) => Some(verb.preserve_fds),
+            Self::Run(verb) => Some(verb.create.preserve_fds),
+            Self::Exec(verb) => Some(verb.preserve_fds),
+            _ => None,
+        }
+    }
+}
+
+/// Callers have their own ways: containerd writes one long option with a single dash. The words of a program stay as
+/// they are.
 pub(crate) fn tolerant(args: impl Iterator<Item = OsString>) -> impl Iterator<Item = OsString> {
-    args.map(|arg| if arg == "-no-subreaper" { "--no-subreaper".into() } else { arg })
+    let mut ours = true;
+    args.map(move |arg| {
+        ours &= arg != "--" && arg != "exec" && arg != "ps";
+        if ours && arg == "-no-subreaper" { "--no-subreaper".into() } else { arg }
+    })
+}
+
+/// Where the log is and how its lines look, for words that make no sense as a whole.
+pub(crate) fn log(words: &[OsString]) -> (Option<PathBuf>, Format) {
+    let value = |flag: &str| {
+        words.iter().enumerate().find_map(|(at, word)| match word.to_str()?.strip_prefix(flag)? {
+            "" => words.get(at + 1).cloned(),
+            rest => rest.strip_prefix('=').map(OsString::from),
+        })
+    };
+    let is_json = value("--log-format").is_some_and(|format| format == "json");
+    (value("--log").map(PathBuf::from), if is_json { Format::Json } else { Format::Text })
 }
 
 /// Whether this program was called by one of the names that mean the OCI door.
@@ -278,6 +343,28 @@ mod tests {
     fn a_long_option_with_one_dash_is_understood() {
         let words = ["jail", "run", "-no-subreaper", "-b", "/x", "a"].map(OsString::from);
         let args = Args::try_parse_from(tolerant(words.into_iter())).unwrap();
-        assert!(matches!(args.command, Command::Run(run) if run.no_subreaper));
+        assert!(matches!(args.command, Command::Run(run) if run.create.no_subreaper));
+    }
+
+    #[test]
+    fn the_words_of_a_program_are_left_alone() {
+        let words = ["jail", "exec", "a", "prog", "-no-subreaper"].map(OsString::from);
+        let args = Args::try_parse_from(tolerant(words.into_iter())).unwrap();
+        assert!(matches!(args.command, Command::Exec(exec) if exec.command == ["prog", "-no-subreaper"]));
+    }
+
+    #[test]
+    fn a_flag_may_be_given_twice_and_a_list_grows() {
+        let words = "jail --debug --debug run -d --detach -b /x -b /y --keep --keep a";
+        let args = Args::try_parse_from(words.split(' ')).unwrap();
+        let expected = std::path::Path::new("/y");
+        assert!(matches!(args.command, Command::Run(run) if run.create.bundle.as_deref() == Some(expected)));
+        let args = Args::try_parse_from("jail exec -e A=1 -t --env B=2 --tty a prog".split(' ')).unwrap();
+        assert!(matches!(args.command, Command::Exec(exec) if exec.env == ["A=1", "B=2"]));
+    }
+
+    #[test]
+    fn the_version_names_that_of_the_specification() {
+        assert!(VERSION.ends_with(&format!("spec: {}", runtime::check::VERSION)));
     }
 }

@@ -6,14 +6,17 @@ use base::JailId;
 use runtime::bundle::{self, Bundle};
 use runtime::create::{self, Request};
 use runtime::foreground::{self, Signals};
+use runtime::inherit::Inherited;
+use runtime::notify::Notify;
 use runtime::{exec, friendly, jail, pause, process, protect};
 use sys::{Error, Result};
 
 use crate::args::{self, Create, Delete, Exec, Globals, Kill, Named, Run};
 
 /// `create`.
-pub(crate) fn create(globals: &Globals, verb: &Create) -> Result<i32> {
-    let request = request(globals, verb, false)?;
+pub(crate) fn create(globals: &Globals, verb: &Create, mut inherited: Inherited) -> Result<i32> {
+    inherited.notify = Notify::find(false)?;
+    let request = request(globals, verb, false, inherited)?;
     if verb.dry_run {
         return dry_run(&request);
     }
@@ -23,8 +26,9 @@ pub(crate) fn create(globals: &Globals, verb: &Create) -> Result<i32> {
 }
 
 /// `run`.
-pub(crate) fn run(globals: &Globals, verb: &Run) -> Result<i32> {
-    let request = request(globals, &verb.create, !verb.detach)?;
+pub(crate) fn run(globals: &Globals, verb: &Run, mut inherited: Inherited) -> Result<i32> {
+    inherited.notify = Notify::find(!verb.detach)?;
+    let request = request(globals, &verb.create, !verb.detach, inherited)?;
     if verb.create.dry_run {
         return dry_run(&request);
     }
@@ -50,11 +54,10 @@ fn terminal_has_a_taker(request: &Request) -> Result<()> {
 }
 
 /// Which door was taken decides only where the specification comes from. A jail that nobody attends gets no terminal.
-fn request(globals: &Globals, verb: &Create, attended: bool) -> Result<Request> {
+fn request(globals: &Globals, verb: &Create, attended: bool, inherited: Inherited) -> Result<Request> {
     if verb.no_pivot {
         return Err(Error::unsupported("use --no-pivot: without pivot_root(2) the host's tree stays in reach"));
     }
-    refuse_descriptors(verb.preserve_fds)?;
     let id = JailId::new(&verb.id)?;
     let Bundle { path, spec, config } = match &verb.bundle {
         Some(folder) => bundle::read(folder)?,
@@ -70,6 +73,7 @@ fn request(globals: &Globals, verb: &Create, attended: bool) -> Result<Request> 
         console_socket: verb.console_socket.clone(),
         pid_file: verb.pid_file.clone(),
         no_new_keyring: verb.no_new_keyring,
+        inherited,
     })
 }
 
@@ -80,21 +84,20 @@ fn default_bundle(verb: &Create, attended: bool) -> Result<Bundle> {
     bundle::parse(PathBuf::from("/"), text, "the default specification")
 }
 
-fn refuse_descriptors(count: u32) -> Result<()> {
-    match count {
-        0 => Ok(()),
-        _ => Err(Error::unsupported(format!("use --preserve-fds {count}: it is not carried out yet"))),
-    }
-}
-
 /// `start`.
 pub(crate) fn start(globals: &Globals, verb: &Named) -> Result<i32> {
     runtime::start::start(&globals.root, &JailId::new(&verb.id)?).map(|()| 0)
 }
 
 /// `exec`.
-pub(crate) fn exec(globals: &Globals, verb: Exec) -> Result<i32> {
-    refuse_descriptors(verb.preserve_fds)?;
+pub(crate) fn exec(globals: &Globals, verb: Exec, inherited: Inherited) -> Result<i32> {
+    if let Some(path) = verb.cgroup.first() {
+        return Err(Error::unsupported(format!("use --cgroup {path}: exec joins the cgroup of the jail itself")));
+    }
+    if verb.ignore_paused {
+        let why = "the process would be born frozen; `jail resume` comes first";
+        return Err(Error::unsupported(format!("use --ignore-paused: {why}")));
+    }
     let id = JailId::new(&verb.id)?;
     protect::ensure()?;
     let request = exec::Request {
@@ -102,6 +105,7 @@ pub(crate) fn exec(globals: &Globals, verb: Exec) -> Result<i32> {
         id,
         console_socket: verb.console_socket.clone(),
         pid_file: verb.pid_file.clone(),
+        inherited,
     };
     let signals = if verb.detach { None } else { Some(Signals::block()?) };
     let running = exec::exec(&request, |spec| match &verb.process {
@@ -109,7 +113,7 @@ pub(crate) fn exec(globals: &Globals, verb: Exec) -> Result<i32> {
         None => exec::document(spec, wish(&verb)?),
     })?;
     match signals {
-        Some(signals) => foreground::attend(&running.child, running.terminal, signals),
+        Some(signals) => foreground::attend(&running.child, running.terminal, signals, None),
         None => Ok(0),
     }
 }
@@ -133,6 +137,8 @@ fn wish(verb: &Exec) -> Result<exec::Wish> {
         groups: verb.additional_gids.clone(),
         capabilities: verb.cap.clone(),
         no_new_privileges: verb.no_new_privs,
+        apparmor: verb.apparmor.clone(),
+        label: verb.process_label.clone(),
     })
 }
 

@@ -6,6 +6,7 @@ use std::process::{Command, Stdio};
 
 use base::JailId;
 use nix::unistd::{Pid, Uid, User};
+use runtime::friendly;
 use runtime::jail::{self, Jail, Status, Summary};
 use runtime::store::Store;
 use serde_json::{Value, json};
@@ -125,7 +126,8 @@ pub(crate) fn spec(verb: &Spec) -> Result<i32> {
         }
         other => other.doing(step)?,
     };
-    file.write_all(format!("{:#}\n", runtime::friendly::template()).as_bytes()).doing(step)?;
+    let spec = if verb.rootless { friendly::rootless() } else { friendly::template() };
+    file.write_all(format!("{spec:#}\n").as_bytes()).doing(step)?;
     Ok(0)
 }
 

@@ -1,5 +1,6 @@
 //! Making a jail: reserve, write down, do the plan; on any error undo all of it.
 
+use std::borrow::Cow;
 use std::ffi::CString;
 use std::ops::Range;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -15,6 +16,7 @@ use sys::process::Fork;
 use sys::{Child, Doing, Error, Kind, Result};
 
 use crate::channel::{Channel, Message};
+use crate::inherit::Inherited;
 use crate::init::{self, Starter};
 use crate::journal::{Journal, Process, Record};
 use crate::pid_file::PidFile;
@@ -42,6 +44,8 @@ pub struct Request {
     pub pid_file: Option<PathBuf>,
     /// Whether the caller's session keyring is kept.
     pub no_new_keyring: bool,
+    /// What of the caller's comes in.
+    pub inherited: Inherited,
 }
 
 /// A jail that has just been made.
@@ -57,6 +61,8 @@ pub struct Made {
     pub store: Store,
     /// What it has made.
     pub objects: Vec<Object>,
+    /// Where its program speaks to a service manager, if the runtime is to pass that on.
+    pub notify: Option<OwnedFd>,
 }
 
 /// Plans without touching anything.
@@ -69,10 +75,17 @@ pub fn plan(request: &Request, cache: Option<&OwnedFd>) -> Result<(Plan, String)
     let process = request.spec.process().as_ref().ok_or_else(|| Error::invalid("use /process: it is missing"))?;
     let scratch = CString::new(request.root.as_os_str().as_bytes()).map_err(|_| Error::invalid("use --root: NUL"))?;
     let size = sys::file::terminal_size(std::io::stdin()).ok();
+    let spec = match &request.inherited.notify {
+        Some(notify) => {
+            let root = std::path::absolute(&request.root).doing(|| "use --root")?;
+            Cow::Owned(notify.mounted(&request.spec, &root.join(request.id.as_str()))?)
+        }
+        None => Cow::Borrowed(&request.spec),
+    };
     let plan = planner::plan(&Input {
         id: &request.id,
         bundle: &request.bundle,
-        spec: &request.spec,
+        spec: &spec,
         layout: &layout,
         mark: &mark,
         console_socket: request.console_socket.as_deref(),
@@ -82,6 +95,7 @@ pub fn plan(request: &Request, cache: Option<&OwnedFd>) -> Result<(Plan, String)
         may_raise: bundle::may_raise_limits(),
         resctrl: resctrl::mount_for(&request.spec),
         modules: label::Modules::read_for(process, request.spec.linux().as_ref()),
+        inherited: &request.inherited,
         clone: bundle::is_clone(&request.spec).then_some(scratch),
     })
     .and_then(|plan| look_at_links(&plan).map(|()| plan))
@@ -114,14 +128,14 @@ pub fn make(request: &Request, wait: bool) -> Result<Made> {
     let cache = store.cache()?;
     let (plan, mark) = plan(request, Some(&cache))?;
     let (entry, lock) = reserve(&store, &request.id)?;
-    let mut making = Making { request, plan, entry, objects: Vec::new(), child: None };
+    let mut making = Making { request, plan, entry, objects: Vec::new(), child: None, notify: None };
     let mut ctx = Ctx::default();
     let made = making.go(&mark, wait, &mut ctx).map(|made| (made, lock));
     match made {
         Ok((terminal, _lock)) => {
-            let Making { entry, child, objects, .. } = making;
+            let Making { entry, child, objects, notify, .. } = making;
             let child = child.ok_or_else(|| Error::new(Kind::Kernel, "make the jail: it has no process 1"))?;
-            Ok(Made { entry, child, terminal, store, objects })
+            Ok(Made { entry, child, terminal, store, objects, notify })
         }
         Err(error) => Err(making.undo(&store, &mut ctx, error)),
     }
@@ -155,6 +169,7 @@ struct Making<'a> {
     /// What was written down, and so may be there.
     objects: Vec<Object>,
     child: Option<Child>,
+    notify: Option<OwnedFd>,
 }
 
 impl Making<'_> {
@@ -164,6 +179,9 @@ impl Making<'_> {
         let held = self.entry.write(&state)?;
         let mut journal = Journal::open(&self.entry)?;
         let listener = if wait { Some(self.listen()?) } else { None };
+        if let Some(notify) = &self.request.inherited.notify {
+            self.notify = notify.listen(&self.entry.path())?;
+        }
         let pid_file = self.request.pid_file.as_deref().map(PidFile::begin).transpose()?;
         self.steps(0..self.plan.before(Rank::Join), ctx, &mut journal)?;
         let channel = self.clone(ctx, listener, held.as_raw_fd())?;

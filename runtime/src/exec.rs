@@ -14,6 +14,7 @@ use sys::{Child, Doing, Error, Kind, Result};
 
 use crate::channel::{Channel, Message};
 use crate::create::started;
+use crate::inherit::Inherited;
 use crate::init::{self, Starter};
 use crate::jail::{Jail, Status, not_running};
 use crate::namespace::{self, has};
@@ -21,7 +22,7 @@ use crate::pid_file::PidFile;
 use crate::plan::{Plan, Planned, Step};
 use crate::program::{self, Ask};
 use crate::store::Store;
-use crate::{bundle, label, listener, process, resctrl};
+use crate::{bundle, label, listener, process, resctrl, setting};
 
 /// What `exec` is asked for.
 #[derive(Debug)]
@@ -34,6 +35,8 @@ pub struct Request {
     pub console_socket: Option<PathBuf>,
     /// Where the number of the process is written.
     pub pid_file: Option<PathBuf>,
+    /// What of the caller's comes in.
+    pub inherited: Inherited,
 }
 
 /// A program that runs in a jail.
@@ -157,6 +160,9 @@ fn plan(request: &Request, jail: &Jail, spec: Spec, document: &Process, cache: O
         push(Rank::Namespace, Side::Jail, Step::Namespace(namespace::Step::Root));
     }
     push(Rank::Program, Side::Jail, Step::Namespace(namespace::Step::Program));
+    if request.inherited.count() > 0 {
+        push(Rank::Limit, Side::Jail, Step::Setting(setting::Step::Inherit(request.inherited.count())));
+    }
     let ask = Ask {
         process: document,
         is_first: false,
@@ -174,7 +180,8 @@ fn plan(request: &Request, jail: &Jail, spec: Spec, document: &Process, cache: O
     steps.extend(late);
     steps.sort_by_key(|planned| planned.rank);
     let bundle = jail.state()?.bundle.clone();
-    let program = program::program(document)?;
+    let mut program = program::program(document)?;
+    program.inherit(&request.inherited)?;
     Ok(Plan { id: request.id.clone(), bundle, spec, flags: CloneFlags::empty(), steps, program })
 }
 
@@ -216,6 +223,10 @@ pub struct Wish {
     pub capabilities: Vec<String>,
     /// Whether it may gain no privileges, even where the jail's program may.
     pub no_new_privileges: bool,
+    /// AppArmor profile, where it differs.
+    pub apparmor: Option<String>,
+    /// SELinux label, where it differs.
+    pub label: Option<String>,
 }
 
 /// The document of a process like the jail's own program, but for what is wished.
@@ -246,6 +257,12 @@ pub fn document(spec: &Spec, wish: Wish) -> Result<Process> {
     process.set_user(user);
     if wish.no_new_privileges {
         process.set_no_new_privileges(Some(true));
+    }
+    if let Some(profile) = wish.apparmor {
+        process.set_apparmor_profile(Some(profile));
+    }
+    if let Some(label) = wish.label {
+        process.set_selinux_label(Some(label));
     }
     if !wish.capabilities.is_empty() {
         let caps = process.capabilities().clone().unwrap_or_else(none);

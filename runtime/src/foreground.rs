@@ -1,4 +1,4 @@
-//! A verb that stays: passes signals and the terminal on, waits by pidfd, and gives the exit code back.
+//! A verb that stays: passes signals, the terminal and notifications on, waits by pidfd, and gives the exit code back.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -11,6 +11,7 @@ use nix::unistd::{isatty, read, write};
 use sys::{Child, Doing, Result};
 
 use crate::process;
+use crate::relay::Relay;
 
 /// The signals that go to the jail instead of to the runtime. Blocked from before the clone, so that none is lost.
 #[derive(Debug)]
@@ -60,11 +61,12 @@ impl Drop for Raw {
     }
 }
 
-/// Waits for the end of a child, passing on signals, and its terminal where it has one.
+/// Waits for the end of a child, passing on signals, its terminal where it has one, and what it says to a service manager
+/// where there is one.
 ///
 /// # Errors
 /// As poll(2) and waitid(2).
-pub fn attend(child: &Child, terminal: Option<OwnedFd>, mut signals: Signals) -> Result<i32> {
+pub fn attend(child: &Child, terminal: Option<OwnedFd>, mut signals: Signals, mut relay: Option<Relay>) -> Result<i32> {
     let _raw = terminal.as_ref().map(|_| Raw::enter());
     let stdin = std::io::stdin();
     let (mut typing, mut showing) = (terminal.is_some(), terminal.is_some());
@@ -81,6 +83,7 @@ pub fn attend(child: &Child, terminal: Option<OwnedFd>, mut signals: Signals) ->
                 fds.push(PollFd::new(stdin.as_fd(), PollFlags::POLLIN));
             }
         }
+        fds.extend(relay.as_ref().map(Relay::waits_for).map(|(fd, what)| PollFd::new(fd, what)));
         match poll(&mut fds, PollTimeout::NONE) {
             // Only a stop and continue of this process: the signals are blocked.
             Err(Errno::EINTR) => continue,
@@ -92,6 +95,9 @@ pub fn attend(child: &Child, terminal: Option<OwnedFd>, mut signals: Signals) ->
         let mut more = ready[2..].iter().copied();
         let shown = showing && more.next().unwrap_or(false);
         let typed = typing && more.next().unwrap_or(false);
+        if let Some(relay) = relay.as_mut().filter(|_| more.next().unwrap_or(false)) {
+            relay.go_on();
+        }
         if let Some(terminal) = &terminal {
             if shown {
                 showing = copy(terminal.as_fd(), std::io::stdout().as_fd());
@@ -107,6 +113,7 @@ pub fn attend(child: &Child, terminal: Option<OwnedFd>, mut signals: Signals) ->
             if let Some(terminal) = terminal.as_ref().filter(|_| showing) {
                 drain(terminal);
             }
+            relay.iter_mut().for_each(Relay::finish);
             return process::exit_code(&child.pidfd);
         }
     }

@@ -1,5 +1,6 @@
 //! The jail that `jail run NAME` makes: the default root, its own name spaces, the default confinement.
 
+use nix::unistd::{getegid, geteuid};
 use serde_json::{Value, json};
 use sys::{Error, Kind, Result};
 
@@ -76,6 +77,34 @@ pub fn template() -> Value {
             "readonlyPaths": READ_ONLY,
         },
     })
+}
+
+/// The same for a user name space in which the caller is root, and with nothing that only the host's root could make: the
+/// host's network stack and /sys, and no limits.
+pub fn rootless() -> Value {
+    let mut spec = template();
+    let map = |id: u32| json!([{ "containerID": 0, "hostID": id, "size": 1 }]);
+    spec["linux"]["uidMappings"] = map(geteuid().as_raw());
+    spec["linux"]["gidMappings"] = map(getegid().as_raw());
+    spec["linux"]["resources"] = json!({});
+    if let Some(namespaces) = spec["linux"]["namespaces"].as_array_mut() {
+        namespaces.retain(|namespace| namespace["type"] != "network");
+        namespaces.push(json!({ "type": "user" }));
+    }
+    if let Some(mounts) = spec["mounts"].as_array_mut() {
+        mounts.retain(|mount| mount["type"] != "cgroup");
+        for mount in mounts {
+            if mount["type"] == "sysfs" {
+                *mount = json!({ "destination": "/sys", "type": "none", "source": "/sys",
+                    "options": ["rbind", "nosuid", "noexec", "nodev", "ro"] });
+            }
+            // That group is not in the map.
+            if let Some(options) = mount["options"].as_array_mut() {
+                options.retain(|option| option != "gid=5");
+            }
+        }
+    }
+    spec
 }
 
 /// The text of the specification of a jail on the default root: a clone of the tree at `tree` by the allow list.

@@ -1,5 +1,6 @@
 //! Process 1 of a jail until it becomes the program, and the walk over the plan that both sides share.
 
+use std::borrow::Cow;
 use std::ffi::{CString, OsStr};
 use std::io::Read;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -13,12 +14,13 @@ use nix::sys::prctl::{set_dumpable, set_pdeathsig};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{SockFlag, accept4};
 use nix::sys::stat::{Mode, SFlag, stat, umask};
-use nix::unistd::{AccessFlags, access, execve};
+use nix::unistd::{AccessFlags, access, execve, getpid};
 use sys::{Doing, Error, Kind, Result};
 
 use crate::channel::{Channel, Message};
 use crate::plan::{Plan, Planned};
 use crate::program::Program;
+use crate::setting;
 
 /// Who tells process 1 to start.
 #[derive(Debug)]
@@ -101,7 +103,7 @@ fn prepare(plan: &Plan, ctx: &mut Ctx, channel: &mut Channel, starter: Starter, 
     let (made, check) = steps.split_at(steps.partition_point(|planned| planned.rank < Rank::Check));
     walk(Side::Jail, plan, made, ctx, channel)?;
     let env = environment(plan, ctx);
-    forget_the_host(ctx, channel, &starter, held)?;
+    forget_the_host(ctx, channel, &starter, held, plan.program.inherited)?;
     walk(Side::Jail, plan, check, ctx, channel)?;
     let image = Image { path: find(&plan.program)?, env };
     channel.send(&Message::Ready, None).doing(|| "report that the jail is ready")?;
@@ -126,7 +128,15 @@ fn prepare(plan: &Plan, ctx: &mut Ctx, channel: &mut Channel, starter: Starter, 
 
 /// Closes every descriptor of the host, before a path is looked up that a link of the image may lead anywhere: through
 /// /proc/self/fd it would lead to whatever is still open (CVE-2024-21626). Close-on-exec is too late for that.
-fn forget_the_host(ctx: &mut Ctx, channel: &Channel, starter: &Starter, held: Option<RawFd>) -> Result<()> {
+///
+/// What the caller asks to pass on stays, whatever it leads to.
+fn forget_the_host(
+    ctx: &mut Ctx,
+    channel: &Channel,
+    starter: &Starter,
+    held: Option<RawFd>,
+    inherited: u32,
+) -> Result<()> {
     ctx.forget();
     ctx.root = None;
     let mut keep = vec![channel.as_raw_fd()];
@@ -134,6 +144,7 @@ fn forget_the_host(ctx: &mut Ctx, channel: &Channel, starter: &Starter, held: Op
         keep.push(listener.as_raw_fd());
     }
     keep.extend(held);
+    keep.extend(setting::inherited(inherited));
     sys::file::close_all_but(&keep).doing(|| "close the descriptors of the host")
 }
 
@@ -166,13 +177,25 @@ fn finish(plan: &Plan, ctx: &mut Ctx, channel: &Channel, image: &Image) -> Error
         // Before the filter, which may forbid to speak. A fault can still follow.
         channel.send(&Message::Exec, None).doing(|| "report that the program starts")?;
         walk(Side::Jail, plan, &plan.steps[confine], ctx, channel)?;
-        let Err(errno) = execve(&image.path, &plan.program.args, &image.env);
+        let env = numbered(plan, image);
+        let Err(errno) = execve(&image.path, &plan.program.args, &env);
         Err(Error::kernel(format!("execute {}", image.path.to_string_lossy()), errno))
     })();
     match done {
         Ok(()) => Error::new(Kind::Kernel, "execute the program: execve returned"),
         Err(error) => error,
     }
+}
+
+/// The environment, with the number of this process where a variable is to have it. In `exec` it is known only now, when
+/// a filter may be at work; that forbids getpid(2) to nobody.
+fn numbered<'a>(plan: &Plan, image: &'a Image) -> Cow<'a, [CString]> {
+    if plan.program.numbered.is_empty() {
+        return Cow::Borrowed(&image.env);
+    }
+    let number = getpid();
+    let lines = plan.program.numbered.iter().filter_map(|name| CString::new(format!("{name}={number}")).ok());
+    Cow::Owned(image.env.iter().cloned().chain(lines).collect())
 }
 
 /// Finds the program as execvp(3) does, but says what is wrong with it.

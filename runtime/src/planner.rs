@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 
 use base::{JailId, Rank, Side};
 use nix::sched::CloneFlags;
-use oci_spec::runtime::{Hook, LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use sys::{Error, Result};
 
 use crate::hooks::Moment;
+use crate::inherit::Inherited;
 pub use crate::label::Modules;
 use crate::namespace::{self, Joined, has};
 use crate::plan::{Plan, Planned, Step};
@@ -42,6 +43,8 @@ pub struct Input<'a> {
     pub may_raise: bool,
     /// Where resctrl is mounted, if it is asked for.
     pub resctrl: Option<PathBuf>,
+    /// What of the caller's comes in.
+    pub inherited: &'a Inherited,
     /// An empty folder of the host, where the root is to be a clone of the host's.
     pub clone: Option<CString>,
 }
@@ -96,13 +99,15 @@ pub fn plan(input: &Input<'_>) -> Result<Plan> {
     planner.confinement(input);
     // Stable: within a rank the order of the leaf stays.
     planner.steps.sort_by_key(|planned| planned.rank);
+    let mut program = program::program(process)?;
+    program.inherit(input.inherited)?;
     Ok(Plan {
         id: input.id.clone(),
         bundle: input.bundle.to_owned(),
         spec: spec.clone(),
         flags,
         steps: planner.steps,
-        program: program::program(process)?,
+        program,
     })
 }
 
@@ -204,12 +209,15 @@ impl Planner {
         let filter = steps.iter().position(listener::is_filter);
         let at = filter.filter(|_| input.confinement.no_new_privs).unwrap_or(steps.len());
         let hooks = hooks::all(input.spec).into_iter().filter(|(.., moment)| *moment == Moment::StartContainer);
-        let planned = |(at, hook, moment): (_, &Hook, _)| Planned {
-            rank: Rank::Confine,
-            side: Side::Jail,
-            step: Step::Hook(at, hook.clone(), moment),
-        };
-        steps.splice(at..at, hooks.map(planned));
+        let planned = |step| Planned { rank: Rank::Confine, side: Side::Jail, step };
+        let hooks: Vec<_> = hooks.map(|(at, hook, moment)| planned(Step::Hook(at, hook.clone(), moment))).collect();
+        // No hook gets the descriptors; with none, they come before a filter that could forbid it.
+        let (behind, count) = (at + hooks.len(), input.inherited.count());
+        let inherit = if hooks.is_empty() { filter.unwrap_or(behind) } else { behind };
+        steps.splice(at..at, hooks);
+        if count > 0 {
+            steps.insert(inherit, planned(Step::Setting(setting::Step::Inherit(count))));
+        }
         self.steps.extend(steps);
     }
 

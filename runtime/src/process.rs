@@ -25,6 +25,15 @@ pub fn start_time(pid: Pid) -> Option<(u64, bool)> {
     Some((start, ended))
 }
 
+/// The numbers of process `pid`, from the caller's pid name space to its own; `None` where there is none.
+///
+/// Source: proc_pid_status(5), `NSpid`.
+pub fn numbers(pid: Pid) -> Option<Vec<i32>> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("NSpid:"))?;
+    Some(line.split_whitespace().filter_map(|number| number.parse().ok()).collect())
+}
+
 impl Process {
     /// Describes a process that is known to be there.
     ///

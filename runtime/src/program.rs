@@ -9,6 +9,7 @@ use nix::sys::resource::Resource;
 use oci_spec::runtime::{Linux, PosixRlimit, Process};
 use sys::{Error, Result};
 
+use crate::inherit::Inherited;
 use crate::plan::{Planned, Step};
 use crate::{console, label, scheduling, setting};
 
@@ -21,6 +22,10 @@ pub struct Program {
     pub env: Vec<CString>,
     /// Where it is looked for when the first argument is no path.
     pub search: Vec<PathBuf>,
+    /// How many descriptors of the caller it gets.
+    pub inherited: u32,
+    /// Variables whose value is its own number, as it counts itself.
+    pub numbered: Vec<&'static str>,
     /// Whose home directory `HOME` is to be, where the environment has none.
     pub home_of: Option<u32>,
 }
@@ -184,8 +189,36 @@ pub fn program(process: &Process) -> Result<Program> {
         args: strings(process.args(), "/process/args")?,
         env,
         search: search.split(':').map(PathBuf::from).collect(),
+        inherited: 0,
+        numbered: Vec::new(),
         home_of: value("HOME").is_none().then_some(process.user().uid()),
     })
+}
+
+impl Program {
+    /// Adds what of the caller's comes in.
+    ///
+    /// # Errors
+    /// `Invalid` for a string with NUL.
+    pub(crate) fn inherit(&mut self, inherited: &Inherited) -> Result<()> {
+        self.inherited = inherited.count();
+        for variable in inherited.variables() {
+            self.forget(variable.split_once('=').map_or(&variable[..], |(name, _)| name));
+            self.env.push(text(variable.as_bytes(), "the environment")?);
+        }
+        for name in inherited.numbers() {
+            self.forget(name);
+            self.numbered.push(name);
+        }
+        Ok(())
+    }
+
+    /// What the specification says of a variable is about another one.
+    fn forget(&mut self, name: &str) {
+        let has_it =
+            |line: &CString| line.to_bytes().strip_prefix(name.as_bytes()).is_some_and(|rest| rest.starts_with(b"="));
+        self.env.retain(|line| !has_it(line));
+    }
 }
 
 pub(crate) fn text(bytes: &[u8], at: &str) -> Result<CString> {

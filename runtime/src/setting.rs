@@ -2,7 +2,7 @@
 
 use std::ffi::CString;
 use std::fmt;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, RawFd};
 
 use base::Ctx;
 use nix::errno::Errno;
@@ -14,6 +14,8 @@ use nix::unistd::{chdir, getcwd, sethostname, setsid, write};
 use oci_spec::runtime::PosixRlimitType;
 use sys::mount::{fs_create, fsmount, fsopen};
 use sys::{Doing, Error, Kind, Result};
+
+use crate::inherit;
 
 /// One setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub enum Step {
     Sysctl { path: CString, value: String },
     /// Jail: a resource limit.
     Limit { name: String, resource: u32, soft: u64, hard: u64 },
+    /// Jail: so many descriptors of the caller go to the program.
+    Inherit(u32),
     /// Jail: the working directory, made where it is missing and proved to be inside.
     Directory(CString),
 }
@@ -50,6 +54,7 @@ impl fmt::Display for Step {
             Self::Limit { name, soft, hard, .. } | Self::LimitFrom { name, soft, hard, .. } => {
                 write!(f, "set {name} to {soft}:{hard}")
             }
+            Self::Inherit(count) => write!(f, "pass {count} descriptors of the caller on"),
             Self::Directory(path) => write!(f, "use {} as working directory", path.to_string_lossy()),
         }
     }
@@ -106,6 +111,7 @@ impl Step {
             Self::Limit { resource, soft, hard, .. } => {
                 sys::process::prlimit(nix::unistd::Pid::from_raw(0), *resource, *soft, *hard).doing(step)
             }
+            Self::Inherit(count) => inherited(*count).try_for_each(sys::file::keep_on_exec).doing(step),
             Self::Directory(path) => directory(path),
         }
     }
@@ -154,6 +160,11 @@ fn directory(path: &CString) -> Result<()> {
         Ok(here) if here.is_absolute() => Ok(()),
         _ => Err(Error::new(Kind::Invalid, format!("{}: it is outside of the root", step()))),
     }
+}
+
+/// The numbers of so many descriptors that are passed on.
+pub fn inherited(count: u32) -> impl Iterator<Item = RawFd> {
+    (inherit::FIRST..).take(count as usize)
 }
 
 /// The soft limit of this process, and the hard one, which is the highest that it may give away without CAP_SYS_RESOURCE.

@@ -12,7 +12,9 @@ use crate::channel::{Channel, Message};
 use crate::create::{self, Request};
 use crate::foreground::{self, Signals};
 use crate::jail::{self, Jail, Status};
+use crate::notify::{self, Notify};
 use crate::plan::Plan;
+use crate::relay::Relay;
 use crate::store::{Entry, Store};
 use crate::{hooks, listener};
 
@@ -71,11 +73,19 @@ fn after_start(spec: &oci_spec::runtime::Spec, state: &Value) {
 /// As `create`, `start` and `delete`. A jail that could not be started is gone again.
 pub fn run(request: &Request, detach: bool, keep: bool) -> Result<i32> {
     let signals = if detach { None } else { Some(Signals::block()?) };
+    // Before anything is made: one that does not listen is refused.
+    let manager = request.inherited.notify.as_ref().map(Notify::connect).transpose()?.flatten();
     let made = create::make(request, false)?;
     let pid = Some(made.child.pid);
     after_start(&request.spec, &hooks::state(request.id.as_str(), "running", pid, &request.bundle, &request.spec));
     let Some(signals) = signals else { return Ok(0) };
-    let code = foreground::attend(&made.child, made.terminal, signals)?;
+    let ways = made.notify.zip(manager);
+    let relay = ways.map(|(inside, manager)| Relay::new(inside, manager, made.objects.clone(), made.child.pid));
+    let relayed = relay.is_some();
+    let code = foreground::attend(&made.child, made.terminal, signals, relay)?;
+    if relayed {
+        notify::forget(&made.entry.path());
+    }
     if !keep {
         remove(&made.store, &made.entry, &made.objects, request)?;
     }

@@ -9,6 +9,7 @@
 //! lies on the stack: the System V ABI for x86-64, 3.4.1, and execve(2).
 
 use std::ffi::{CStr, c_char};
+use std::mem::MaybeUninit;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::errno::Errno;
@@ -57,7 +58,16 @@ const MARK: &CStr = c"_JAIL_READ_ONLY=1";
 const NAME: &str = "_JAIL_READ_ONLY";
 
 /// What of the caller's environment the runtime itself uses. The rest, which may hold secrets, does not come along.
-const KEPT: [&CStr; 1] = [c"TERM="];
+const KEPT: [&CStr; 8] = [
+    c"TERM=",
+    c"LISTEN_FDS=",
+    c"LISTEN_FDNAMES=",
+    c"LISTEN_PID=",
+    c"NOTIFY_SOCKET=",
+    c"WATCHDOG_PID=",
+    c"WATCHDOG_USEC=",
+    c"XDG_RUNTIME_DIR=",
+];
 
 /// The verbs that enter a jail. As a word at any place: said too often it costs half a millisecond.
 const VERBS: [&CStr; 3] = [c"create", c"run", c"exec"];
@@ -136,14 +146,20 @@ unsafe fn clone_and_execute(words: *const *const c_char, environment: *const *co
     let address = |text: &CStr| text.as_ptr() as usize;
     // What is set, what is cleared, propagation, user name space: struct mount_attr.
     let attr = [libc::MOUNT_ATTR_RDONLY, 0, 0, 0];
-    let mut kept = [MARK.as_ptr(), std::ptr::null(), std::ptr::null()];
+    // The mark, what is kept, and null: written one by one, since a list that begins as anything is a call of memcpy(3).
+    let mut list = MaybeUninit::<[*const c_char; KEPT.len() + 2]>::uninit();
+    let kept = list.as_mut_ptr().cast::<*const c_char>();
+    let mut next = 1;
     // SAFETY: every string and array outlives its call, and each array has the length that the kernel is told.
     unsafe {
-        for (at, name) in KEPT.iter().enumerate() {
+        kept.write_volatile(MARK.as_ptr());
+        for name in &KEPT {
             if let Some(line) = find(environment, name, false) {
-                kept[at + 1] = line;
+                kept.add(next).write_volatile(line);
+                next += 1;
             }
         }
+        kept.add(next).write_volatile(std::ptr::null());
         let file = address(c"/proc/self/exe");
         let tree = call(libc::SYS_open_tree, [libc::AT_FDCWD as usize, file, flags as usize, 0, 0]);
         if tree < 0 {
@@ -155,7 +171,7 @@ unsafe fn clone_and_execute(words: *const *const c_char, environment: *const *co
         if set < 0 {
             return set;
         }
-        call(libc::SYS_execveat, [tree, here, words as usize, (&raw const kept) as usize, empty])
+        call(libc::SYS_execveat, [tree, here, words as usize, kept as usize, empty])
     }
 }
 

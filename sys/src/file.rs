@@ -18,6 +18,21 @@ pub fn close_on_exec_from(first: RawFd) -> nix::Result<()> {
     Errno::result(ret).map(drop)
 }
 
+/// Whether the number `fd` is that of an open descriptor. Source: fcntl(2), F_GETFD.
+pub fn is_open(fd: RawFd) -> bool {
+    // SAFETY: no memory is passed, and nothing is changed.
+    unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
+}
+
+/// Takes the mark close-on-exec from a descriptor. Source: fcntl(2), F_SETFD.
+///
+/// # Errors
+/// `EBADF` where it is not open.
+pub fn keep_on_exec(fd: RawFd) -> nix::Result<()> {
+    // SAFETY: no memory is passed, and a flag on a descriptor breaks no ownership.
+    Errno::result(unsafe { libc::fcntl(fd, libc::F_SETFD, 0) }).map(drop)
+}
+
 /// Closes every descriptor from 3 on but those in `keep`. Source: close_range(2).
 ///
 /// For the child of a clone on its way to exec only: whoever owns one of the closed must never touch it again.

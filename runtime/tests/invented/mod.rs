@@ -5,6 +5,7 @@ use std::path::Path;
 use base::JailId;
 use cgroup::{Hierarchy, Layout};
 use oci_spec::runtime::Spec;
+use runtime::inherit::Inherited;
 use runtime::plan::Plan;
 use runtime::planner::{Input, Modules, plan};
 use secmodel::{Caps, Confinement, Filter};
@@ -60,6 +61,7 @@ pub fn planned(spec: &Spec, layout: &Layout, caps: Caps) -> sys::Result<Plan> {
         may_raise: true,
         modules: Modules { apparmor: true, selinux: true },
         resctrl: Some("/sys/fs/resctrl".into()),
+        inherited: &Inherited::default(),
         clone: None,
     })
 }

@@ -1,0 +1,235 @@
+//! What a jail's program says to the service manager of the caller (sd_notify(3)), on its way there.
+//!
+//! Every datagram is passed on, in order, with its descriptors. The numbers of processes in them are the jail's, and
+//! become the host's. The program is not trusted: nothing that it sends may stop the runtime or end it.
+
+use std::io::IoSliceMut;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::{Duration, Instant};
+
+use base::Object;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::prctl::set_pdeathsig;
+use nix::sys::signal::Signal;
+use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recv, recvmsg};
+use nix::unistd::{Pid, getpid};
+use sys::Child;
+use sys::process::{Fork, clone3, exit_now, pidfd_send_signal};
+
+use crate::notify::Manager;
+use crate::process;
+
+/// The longest datagram that is passed on, in bytes; systemd takes 4096.
+const LONGEST: usize = 64 * 1024;
+/// How many descriptors a datagram can have. Source: unix(7), SCM_RIGHTS.
+const DESCRIPTORS: usize = 253;
+/// How long what was said last may take to arrive.
+const PATIENCE: Duration = Duration::from_secs(1);
+
+/// The way from the socket inside to the manager outside.
+#[derive(Debug)]
+pub struct Relay {
+    inside: OwnedFd,
+    manager: Manager,
+    objects: Vec<Object>,
+    first: Pid,
+    /// Whom the manager takes for the main process and listens to; at first that is this one.
+    main: Pid,
+    /// What the manager has no room for yet.
+    held: Option<Words>,
+    /// A child that passes on what comes with descriptors.
+    carrier: Option<Child>,
+    /// What was warned of: once each, since a program can do it a million times.
+    warned: Vec<&'static str>,
+}
+
+/// A datagram as it goes on.
+#[derive(Debug)]
+struct Words {
+    text: Vec<u8>,
+    /// Whom it makes the main process.
+    main: Option<Pid>,
+}
+
+impl Relay {
+    /// A way from the socket `inside` of the jail with these objects, whose process 1 is `first`.
+    pub fn new(inside: OwnedFd, manager: Manager, objects: Vec<Object>, first: Pid) -> Self {
+        let (held, carrier, warned) = (None, None, Vec::new());
+        Self { inside, manager, objects, first, main: getpid(), held, carrier, warned }
+    }
+
+    /// What has to come before [`Relay::go_on`] has anything to do.
+    pub fn waits_for(&self) -> (BorrowedFd<'_>, PollFlags) {
+        match (&self.carrier, &self.held) {
+            (Some(child), _) => (child.pidfd.as_fd(), PollFlags::POLLIN),
+            // No more is read meanwhile: who floods waits, and nothing is lost.
+            (None, Some(_)) => (self.manager.as_fd(), PollFlags::POLLOUT),
+            (None, None) => (self.inside.as_fd(), PollFlags::POLLIN),
+        }
+    }
+
+    /// Takes one datagram one step on.
+    pub fn go_on(&mut self) {
+        if let Some(child) = self.carrier.take() {
+            if process::exit_code(&child.pidfd) != Ok(0) {
+                self.warn("with descriptors could not be passed on");
+            }
+        } else if let Some(words) = self.held.take() {
+            self.send(words);
+        } else {
+            self.receive();
+        }
+    }
+
+    /// Passes on what was said before the end, as far as the manager takes it in time.
+    pub fn finish(&mut self) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let (fd, what) = self.waits_for();
+            let idle = self.carrier.is_none() && self.held.is_none();
+            let left = if idle { Duration::ZERO } else { end.saturating_duration_since(Instant::now()) };
+            let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::ZERO);
+            let ready = poll(&mut [PollFd::new(fd, what)], timeout).is_ok_and(|ready| ready > 0);
+            if !ready || Instant::now() > end {
+                return;
+            }
+            self.go_on();
+        }
+    }
+
+    fn receive(&mut self) {
+        let mut bytes = vec![0; LONGEST];
+        let flags = MsgFlags::MSG_PEEK | MsgFlags::MSG_TRUNC | MsgFlags::MSG_DONTWAIT;
+        let mut into = [IoSliceMut::new(&mut bytes)];
+        let (len, has_descriptors) = match recvmsg::<UnixAddr>(self.inside.as_raw_fd(), &mut into, None, flags) {
+            Ok(peeked) => (peeked.bytes, peeked.flags.contains(MsgFlags::MSG_CTRUNC)),
+            Err(Errno::EAGAIN | Errno::EINTR) => return,
+            Err(_) => return self.warn("could not be read"),
+        };
+        let words = if len > LONGEST {
+            self.warn("of more than 65536 bytes is dropped");
+            None
+        } else {
+            Some(self.translated(&bytes[..len])).filter(|words| !words.text.is_empty())
+        };
+        if has_descriptors {
+            return self.carry(words);
+        }
+        // It was read already; this takes it out of the queue.
+        let _ = recv(self.inside.as_raw_fd(), &mut [0], MsgFlags::MSG_DONTWAIT);
+        if let Some(words) = words {
+            self.send(words);
+        }
+    }
+
+    fn send(&mut self, words: Words) {
+        match self.manager.send(&words.text, &[], self.main) {
+            Ok(()) => self.main = words.main.unwrap_or(self.main),
+            Err(Errno::EAGAIN | Errno::EINTR) => self.held = Some(words),
+            Err(Errno::EMSGSIZE) => self.warn("is too long for the service manager"),
+            Err(_) => self.warn("does not arrive: the service manager does not listen"),
+        }
+    }
+
+    /// Passes on what is next in the queue by a child, which alone opens and closes what comes with it: closing a file of
+    /// the program's can take for ever (a socket that lingers, a file system of its own).
+    fn carry(&mut self, words: Option<Words>) {
+        match clone3(0, None) {
+            Ok(Fork::Child) => {
+                // As good as it can be: the end of the runtime ends it anyway, by a signal.
+                let _ = set_pdeathsig(Signal::SIGKILL);
+                let delivered = self.deliver(words.map(|words| words.text));
+                exit_now(i32::from(delivered.is_err()));
+            }
+            Ok(Fork::Parent(child)) => {
+                self.main = words.and_then(|words| words.main).unwrap_or(self.main);
+                self.carrier = Some(child);
+            }
+            Err(_) => {
+                let _ = recv(self.inside.as_raw_fd(), &mut [0], MsgFlags::MSG_DONTWAIT);
+                self.warn("with descriptors could not be passed on");
+            }
+        }
+    }
+
+    fn deliver(&mut self, text: Option<Vec<u8>>) -> nix::Result<()> {
+        let mut space = nix::cmsg_space!([RawFd; DESCRIPTORS]);
+        let mut byte = [0];
+        let mut into = [IoSliceMut::new(&mut byte)];
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
+        let message = recvmsg::<UnixAddr>(self.inside.as_raw_fd(), &mut into, Some(&mut space), flags)?;
+        let mut fds = Vec::new();
+        for part in message.cmsgs()? {
+            if let ControlMessageOwned::ScmRights(some) = part {
+                fds.extend(some);
+            }
+        }
+        let Some(text) = text else { return Ok(()) };
+        loop {
+            match self.manager.send(&text, &fds, self.main) {
+                Err(Errno::EAGAIN | Errno::EINTR) => {
+                    poll(&mut [PollFd::new(self.manager.as_fd(), PollFlags::POLLOUT)], PollTimeout::NONE)?;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// The datagram with the host's numbers. The first word that it is ready also tells who the main process is, which
+    /// the manager could not know.
+    fn translated(&mut self, text: &[u8]) -> Words {
+        let (mut main, mut asked, mut ready, mut same) = (None, false, false, true);
+        let mut lines = Vec::new();
+        for line in text.split(|byte| *byte == b'\n') {
+            if let Some(number) = line.strip_prefix(b"MAINPID=") {
+                // Only the first: each costs a search.
+                main = if asked { main } else { self.on_the_host(number) };
+                (asked, same) = (true, false);
+                if main.is_none() {
+                    self.warn("names a MAINPID that is no process of the jail");
+                }
+            } else if line.starts_with(b"MAINPIDFDID=") {
+                // It is about the number that is replaced.
+                same = false;
+            } else {
+                ready |= line == b"READY=1";
+                lines.push(line);
+            }
+        }
+        if main.is_none() && ready && self.main == getpid() {
+            main = Some(self.first);
+        }
+        if main.is_none() && same {
+            return Words { text: text.to_vec(), main };
+        }
+        let number = main.map(|pid| format!("MAINPID={pid}"));
+        lines.retain(|line| !line.is_empty());
+        lines.extend(number.iter().map(String::as_bytes));
+        Words { text: lines.join(&b'\n'), main }
+    }
+
+    /// The process of the jail that its process 1 would know by this number.
+    fn on_the_host(&self, number: &[u8]) -> Option<Pid> {
+        let number: i32 = std::str::from_utf8(number).ok()?.parse().ok()?;
+        let level = process::numbers(self.first)?.len().checked_sub(1)?;
+        let all = std::iter::once(self.first).chain(cgroup::processes(&self.objects));
+        all.into_iter().find(|pid| process::numbers(*pid).is_some_and(|all| all.get(level) == Some(&number)))
+    }
+
+    fn warn(&mut self, what: &'static str) {
+        if !self.warned.contains(&what) {
+            self.warned.push(what);
+            crate::log::warn(&format!("a notification of the jail {what}"));
+        }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        if let Some(child) = &self.carrier {
+            // Not waited for: what keeps it may keep it for ever. Whoever takes over our children does.
+            let _ = pidfd_send_signal(&child.pidfd, nix::libc::SIGKILL);
+        }
+    }
+}
