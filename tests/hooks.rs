@@ -348,3 +348,49 @@ fn the_arguments_of_a_hook_begin_with_its_name() {
         left_nothing(&bundle, &host);
     }
 }
+
+/// What users of the peers miss most: the reason is in what the hook itself says.
+#[test]
+fn a_hook_that_fails_is_quoted_in_the_one_line_of_the_error() {
+    if !require_root() {
+        return;
+    }
+    let (mut bundle, host) = stage();
+    let script = "echo first >&2; echo 'no route: 10.0.0.1' >&2; printf 'give up\\033[31m\\n' >&2; exit 3";
+    let say = |script: &str| json!([{"path": "/bin/true"}, {"path": "/bin/sh", "args": ["sh", "-c", script]}]);
+    for moment in ["prestart", "createRuntime", "createContainer"] {
+        let line = bundle.set(&format!("/hooks/{moment}"), say(script)).create().fails();
+        let place = format!("run hook /hooks/{moment}/1 /bin/sh: exit status: 3: first; no route: 10.0.0.1; give up");
+        assert!(line.contains(&place) && !line.contains('\x1b'), "{line}");
+        bundle.remove("/hooks");
+    }
+    // In its last moments too, and what is long is cut at its begin.
+    let long = "yes a line of many | head -n 100000 >&2; echo the end >&2; exit 1";
+    let line = bundle.set("/hooks/createRuntime", say(long)).create().fails();
+    assert!(line.trim_end().ends_with("a line of many; the end") && line.len() < 2000, "{line}");
+    left_nothing(&bundle, &host);
+}
+
+#[test]
+fn a_hook_that_never_stops_talking_or_leaves_somebody_talking_keeps_nobody_waiting() {
+    if !require_root() {
+        return;
+    }
+    let (mut bundle, host) = stage();
+    let hook = |script: &str| json!([{"path": "/bin/sh", "args": ["sh", "-c", script], "timeout": 1}]);
+    bundle.set("/hooks/createRuntime", hook("exec yes >&2"));
+    let line = bundle.create().fails();
+    assert!(line.contains("longer than its timeout: y; y"), "{line}");
+    // More than a pipe holds, which nobody reads.
+    let words = "x".repeat(300_000);
+    bundle.set("/annotations", json!({ "long": words }));
+    bundle.set("/hooks/createRuntime", hook("exec sleep 1000"));
+    assert!(bundle.create().fails().contains("longer than its timeout"));
+    bundle.set("/hooks/createRuntime", hook("(sleep 3; echo late >&2) & echo said >&2"));
+    let begin = std::time::Instant::now();
+    let done = bundle.run();
+    assert!(begin.elapsed() < std::time::Duration::from_secs(3) && done.is_ok(), "{done}");
+    assert_eq!(done.err, "said\n");
+    tests::wait_for("the end of whom the hook left", || host.leaked().is_empty());
+    left_nothing(&bundle, &host);
+}
