@@ -29,6 +29,7 @@ mod lifecycle;
 mod listener;
 mod masks;
 mod mount_options;
+mod messages;
 mod mounts;
 mod mutation;
 mod name_spaces;

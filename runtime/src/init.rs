@@ -9,7 +9,7 @@ use std::path::Path;
 
 use base::{Ctx, Rank, Side};
 use nix::errno::Errno;
-use nix::fcntl::{OFlag, ResolveFlag};
+use nix::fcntl::{OFlag, ResolveFlag, open};
 use nix::sys::prctl::{set_dumpable, set_pdeathsig};
 use nix::sys::signal::Signal;
 use nix::sys::socket::{SockFlag, accept4};
@@ -205,7 +205,7 @@ fn find(program: &Program) -> Result<CString> {
     };
     let shown = name.to_string_lossy();
     if name.as_bytes().contains(&b'/') {
-        return usable(name).map(|()| name.clone()).map_err(|errno| Error::kernel(format!("execute {shown}"), errno));
+        return usable(name).map(|()| name.clone()).map_err(|errno| refused(&shown, name, errno));
     }
     let mut denied = None;
     for folder in &program.search {
@@ -218,10 +218,18 @@ fn find(program: &Program) -> Result<CString> {
         }
     }
     match denied {
-        Some(path) => Err(Error::kernel(format!("execute {}", path.to_string_lossy()), Errno::EACCES)),
+        Some(path) => Err(refused(&path.to_string_lossy(), &path, Errno::EACCES)),
         // The words that docker and podman turn into exit code 127.
         None => Err(Error::new(Kind::NotFound, format!("execute {shown}: executable file not found in $PATH"))),
     }
+}
+
+/// Why a program cannot be one. `permission denied` are the words that docker and podman turn into exit code 126.
+fn refused(shown: &str, path: &CString, errno: Errno) -> Error {
+    let is_folder =
+        errno == Errno::EACCES && open(path.as_c_str(), OFlag::O_PATH | OFlag::O_DIRECTORY, Mode::empty()).is_ok();
+    let why = if is_folder { ": it is a directory" } else { "" };
+    Error::kernel(format!("execute {shown}{why}"), errno)
 }
 
 fn usable(path: &CString) -> nix::Result<()> {

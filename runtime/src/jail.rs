@@ -70,7 +70,7 @@ impl Jail {
     /// `NotFound` where there is none; what is wrong with one that is there is part of its [`Status`].
     pub fn open(store: Option<&Store>, id: &JailId) -> Result<Self> {
         let Some(store) = store else {
-            return Err(Error::new(Kind::NotFound, format!("find jail {id}: it does not exist")));
+            return Err(store::not_found(&format!("find jail {id}")));
         };
         Self::read(store.entry(id)?)
     }
@@ -105,7 +105,7 @@ impl Jail {
         let made = is_made(&records);
         if state.is_err() && fstat(&entry).doing(|| format!("look at {}", entry.id))?.st_nlink == 0 {
             // Deleted since its folder was opened.
-            return Err(Error::new(Kind::NotFound, format!("find jail {}: it does not exist", entry.id)));
+            return Err(store::not_found(&format!("find jail {}", entry.id)));
         }
         // Whoever makes or deletes it keeps the folder locked; only then can it rightly be without these.
         let busy = (!made || state.is_err()) && entry.is_busy()?;
@@ -381,7 +381,7 @@ pub fn after(id: &JailId, bundle: &Path, spec: &Spec) {
     }
 }
 
-/// The words that podman matches.
+/// The words that containerd and CRI-O match; `tests/messages.rs` says where.
 pub(crate) fn not_running(step: String) -> Error {
     Error::new(Kind::WrongState, format!("{step}: container not running"))
 }
@@ -457,7 +457,7 @@ fn missing(id: &JailId, force: bool) -> Result<()> {
     match force {
         // Callers delete again after the first time, and what they want is so.
         true => Ok(()),
-        false => Err(Error::new(Kind::NotFound, format!("delete {id}: container does not exist"))),
+        false => Err(store::not_found(&format!("delete {id}"))),
     }
 }
 

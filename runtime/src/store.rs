@@ -164,7 +164,7 @@ impl Store {
     pub fn entry(&self, id: &JailId) -> Result<Entry> {
         match openat(&self.fd, id.as_str(), FOLDER | OFlag::O_NOFOLLOW, Mode::empty()) {
             Ok(fd) => Ok(Entry { id: id.clone(), fd }),
-            Err(Errno::ENOENT) => Err(Error::new(Kind::NotFound, format!("find jail {id}: it does not exist"))),
+            Err(Errno::ENOENT) => Err(not_found(&format!("find jail {id}"))),
             Err(errno) => Err(Error::kernel(format!("open the folder of {id}"), errno)),
         }
     }
@@ -214,6 +214,11 @@ impl Store {
     pub fn remove_stray(&self, id: &JailId) -> Result<()> {
         unlink(&self.fd, id.as_str(), UnlinkatFlags::NoRemoveDir).doing(|| format!("remove {id}"))
     }
+}
+
+/// The words that containerd, docker and podman match; `tests/messages.rs` says where.
+pub(crate) fn not_found(step: &str) -> Error {
+    Error::new(Kind::NotFound, format!("{step}: container does not exist"))
 }
 
 fn unlink(folder: &OwnedFd, name: &str, flags: UnlinkatFlags) -> nix::Result<()> {

@@ -97,7 +97,13 @@ impl Bind {
             found => found.doing(|| format!("open {text} in the root"))?,
         };
         refuse_proc(&place, &self.target, self.on_proc)?;
-        attach(tree, &place).doing(|| format!("bind on {text}"))
+        // The kernel calls it an invalid argument; docker gives its users a hint on these words.
+        let mixed = |what| Error::kernel(format!("bind {what}"), Errno::ENOTDIR);
+        attach(tree, &place).map_err(|errno| match (kind == SFlag::S_IFDIR, is_directory(&place)) {
+            (true, Ok(false)) => mixed(format!("a directory on {text}, which is a file")),
+            (false, Ok(true)) => mixed(format!("a file on {text}, which is a directory")),
+            _ => Error::kernel(format!("bind on {text}"), errno),
+        })
     }
 }
 
@@ -114,6 +120,10 @@ fn link(root: BorrowedFd<'_>, path: &CStr, to: &std::ffi::OsStr) -> Result<()> {
 
 pub(crate) fn kind(file: &OwnedFd) -> nix::Result<SFlag> {
     Ok(SFlag::from_bits_truncate(fstat(file)?.st_mode) & SFlag::S_IFMT)
+}
+
+fn is_directory(file: &OwnedFd) -> nix::Result<bool> {
+    Ok(kind(file)? == SFlag::S_IFDIR)
 }
 
 /// A link of the image must not lead a mount into /proc, where it would hide what the runtime and the jail rely on.
