@@ -244,7 +244,7 @@ fn create_twice(bundle: &mut Bundle) -> Done {
 fn reason(bundle: &Bundle) -> String {
     let text = fs::read_to_string(bundle.dir.join("log")).unwrap();
     let lines = text.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
-    let last = lines.filter(|line| line["level"] == "error").last().unwrap_or_default();
+    let last = lines.rev().find(|line| line["level"] == "error").unwrap_or_default();
     last["msg"].as_str().unwrap_or_default().to_owned()
 }
 

@@ -61,9 +61,9 @@ impl Manager {
         let (mut fds, mut sender) = (Vec::new(), 0);
         for part in message.cmsgs().unwrap() {
             match part {
-                // SAFETY: they came with this message, and nobody else owns them.
                 ControlMessageOwned::ScmRights(all) => {
-                    fds.extend(all.iter().map(|fd| unsafe { OwnedFd::from_raw_fd(*fd) }))
+                    // SAFETY: they came with this message, and nobody else owns them.
+                    fds.extend(all.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
                 }
                 ControlMessageOwned::ScmCredentials(who) => sender = who.pid(),
                 other => panic!("{other:?}"),

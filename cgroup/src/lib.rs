@@ -24,5 +24,5 @@ pub mod step;
 
 pub use layout::{Hierarchy, Layout};
 pub use plan::{join, plan};
-pub use process::{contain, kill_all, processes};
+pub use process::{contain, kill_all, processes, unreachable};
 pub use step::Step;

@@ -217,15 +217,32 @@ pub(crate) fn holders_of(dir: &Path) -> Vec<String> {
     numbers(&tree(dir)).into_iter().map(name).collect()
 }
 
+/// Every process of the jail that no signal reaches, and where it waits, as `123 (cat) waits in request_wait_answer`.
+pub fn unreachable(objects: &[Object]) -> Vec<String> {
+    let stuck = processes(objects).into_iter().filter_map(|pid| Some((pid, stuck(pid)?)));
+    stuck.map(|(pid, thread)| format!("{} waits in {}", name(pid), place(&thread))).collect()
+}
+
 /// Those of `dir` and below of which a thread waits in the kernel for what no signal ends: state D of proc(5).
 pub(crate) fn uninterruptible(dir: &Path) -> Vec<String> {
+    let mut found = members(&tree(dir));
+    found.retain(|pid| stuck(*pid).is_some());
+    found.into_iter().map(name).collect()
+}
+
+/// The first thread of process `pid` that waits in the kernel for what no signal ends.
+fn stuck(pid: Pid) -> Option<PathBuf> {
     let waits = |thread: &PathBuf| {
         fs::read_to_string(thread.join("status"))
             .is_ok_and(|text| text.lines().any(|line| line.starts_with("State:\tD")))
     };
-    let mut found = members(&tree(dir));
-    found.retain(|pid| below(Path::new(&format!("/proc/{pid}/task"))).iter().any(waits));
-    found.into_iter().map(name).collect()
+    below(Path::new(&format!("/proc/{pid}/task"))).into_iter().find(waits)
+}
+
+/// Where in the kernel a thread waits. Source: proc_pid_wchan(5).
+fn place(thread: &Path) -> String {
+    let place = fs::read_to_string(thread.join("wchan")).unwrap_or_default();
+    if matches!(place.trim(), "" | "0") { "the kernel".to_owned() } else { place.trim().to_owned() }
 }
 
 fn name(pid: Pid) -> String {

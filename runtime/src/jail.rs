@@ -18,6 +18,9 @@ use crate::{hooks, process, resctrl, strict, unfinished};
 /// How often what looks half-made is looked at again, a millisecond apart.
 const MOMENTS: usize = 3;
 
+/// How long a killed process may take to end before anybody is told.
+const MOMENT: Duration = Duration::from_secs(1);
+
 /// How long the objects of a jail may take to go, together: a process in the middle of a system call dies after it.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -252,7 +255,21 @@ impl Jail {
     pub fn kill(&self, signal: i32, all: bool) -> Result<()> {
         self.signal(signal, all)?;
         if signal == nix::libc::SIGKILL {
-            cgroup::freezer::release(&self.objects())?;
+            let objects = self.objects();
+            cgroup::freezer::release(&objects)?;
+            self.tell_of_survivors(&objects)?;
+        }
+        Ok(())
+    }
+
+    /// SIGKILL was sent, which is all that was asked for; who waits for the end learns here why it does not come.
+    fn tell_of_survivors(&self, objects: &[Object]) -> Result<()> {
+        let Some(pidfd) = self.open_process()? else { return Ok(()) };
+        if !process::ended(&pidfd, Some(MOMENT))? {
+            let stuck = cgroup::unreachable(objects);
+            if !stuck.is_empty() {
+                crate::log::warn(&format!("{} was killed and lives on: {}", self.entry.id, stuck.join(", ")));
+            }
         }
         Ok(())
     }
@@ -317,7 +334,7 @@ impl Jail {
         }
         let dying = jail.end()?;
         // Before the wait: a frozen process dies only when its cgroup is thawed, and undoing does that.
-        undo(&jail.all_objects(path))?;
+        undo(&jail.all_objects(path)).map_err(|error| jail.survived().unwrap_or(error))?;
         jail.wait(dying)?;
         if let (Ok(spec), Ok(state)) = (jail.spec(), jail.state()) {
             after(&id, &state.bundle, &spec);
@@ -342,9 +359,18 @@ impl Jail {
             true => Ok(()),
             false => {
                 let pid = self.process().map_or(0, |process| process.pid);
-                Err(Error::new(Kind::Kernel, format!("end {}: process {pid} does not die", self.entry.id)))
+                let unknown = || Error::new(Kind::Kernel, format!("end {}: process {pid} does not die", self.entry.id));
+                Err(self.survived().unwrap_or_else(unknown))
             }
         }
+    }
+
+    /// Why a jail that was killed does not end: one reason for all of its objects that cannot be undone yet.
+    fn survived(&self) -> Option<Error> {
+        let stuck = cgroup::unreachable(&self.objects());
+        let id = &self.entry.id;
+        let way = format!("no signal reaches it there (`jail delete --force {id}` again, once that answers)");
+        (!stuck.is_empty()).then(|| Error::new(Kind::Kernel, format!("end {id}: {}: {way}", stuck.join(", "))))
     }
 
     /// Its objects by the journal and by their marks: either alone may be incomplete.
