@@ -335,6 +335,50 @@ fn the_default_root_has_the_socket_too_and_exec_has_not() {
     left_nothing(&bundle, &host);
 }
 
+/// podman mounts a socket of its own, and says where it is.
+#[test]
+fn a_specification_that_has_a_way_of_its_own_is_left_alone() {
+    let Some((mut bundle, host, manager)) = a_stage() else { return };
+    bundle.set("/process/env", json!(["PATH=/bin", "NOTIFY_SOCKET=/run/notify/own"]));
+    for verb in [&["run"][..], &["run", "--detach"]] {
+        bundle.args(&["sh", "-c", "echo $NOTIFY_SOCKET; ls /run | grep notify; true"]);
+        let mut run = bundle.making(verb[0], &verb[1..]);
+        let out = finish(run.env("NOTIFY_SOCKET", &manager.address), LIMIT).ok();
+        assert_eq!(out, "/run/notify/own\n");
+        bundle.delete_force().ok();
+    }
+    assert!(manager.is_silent());
+    left_nothing(&bundle, &host);
+}
+
+#[test]
+fn the_socket_goes_with_the_jail_however_that_ends() {
+    let Some((mut bundle, host, manager)) = a_stage() else { return };
+    // Not made, and not started.
+    for (pointer, value) in [("/root/path", json!("nowhere")), ("/process/args", json!(["/no/program"]))] {
+        let before = bundle.spec.clone();
+        bundle.set(pointer, value);
+        finish(bundle.making("run", &[]).env("NOTIFY_SOCKET", &manager.address), LIMIT).fails();
+        left_nothing(&bundle, &host);
+        bundle.spec = before;
+    }
+    // Its runtime killed.
+    let mut run = manager.run(&mut bundle, "say('READY=1'); sleep 1000");
+    assert!(manager.hear().text.starts_with("READY=1\n"));
+    run.kill().unwrap();
+    run.wait().unwrap();
+    assert!(bundle.entry("notify").exists());
+    bundle.delete_force().ok();
+    left_nothing(&bundle, &host);
+    // Kept.
+    let done = finish(&mut manager.command(&mut bundle, "run", &["--keep"], "say('STATUS=x')"), LIMIT);
+    done.ok();
+    assert_eq!(bundle.status().as_deref(), Some("stopped"));
+    assert!(!bundle.entry("notify").exists());
+    bundle.delete().ok();
+    left_nothing(&bundle, &host);
+}
+
 #[test]
 fn without_a_manager_there_is_nothing_of_it() {
     if !require_root() {

@@ -14,8 +14,7 @@ use sys::{Error, Result};
 use crate::args::{self, Create, Delete, Exec, Globals, Kill, Named, Run};
 
 /// `create`.
-pub(crate) fn create(globals: &Globals, verb: &Create, mut inherited: Inherited) -> Result<i32> {
-    inherited.notify = Notify::find(false)?;
+pub(crate) fn create(globals: &Globals, verb: &Create, inherited: Inherited) -> Result<i32> {
     let request = request(globals, verb, false, inherited)?;
     if verb.dry_run {
         return dry_run(&request);
@@ -26,8 +25,7 @@ pub(crate) fn create(globals: &Globals, verb: &Create, mut inherited: Inherited)
 }
 
 /// `run`.
-pub(crate) fn run(globals: &Globals, verb: &Run, mut inherited: Inherited) -> Result<i32> {
-    inherited.notify = Notify::find(!verb.detach)?;
+pub(crate) fn run(globals: &Globals, verb: &Run, inherited: Inherited) -> Result<i32> {
     let request = request(globals, &verb.create, !verb.detach, inherited)?;
     if verb.create.dry_run {
         return dry_run(&request);
@@ -53,8 +51,9 @@ fn terminal_has_a_taker(request: &Request) -> Result<()> {
     }
 }
 
-/// Which door was taken decides only where the specification comes from. A jail that nobody attends gets no terminal.
-fn request(globals: &Globals, verb: &Create, attended: bool, inherited: Inherited) -> Result<Request> {
+/// Which door was taken decides only where the specification comes from. A jail that nobody attends gets no terminal, and
+/// nobody passes on what it says to a service manager.
+fn request(globals: &Globals, verb: &Create, attended: bool, mut inherited: Inherited) -> Result<Request> {
     if verb.no_pivot {
         return Err(Error::unsupported("use --no-pivot: without pivot_root(2) the host's tree stays in reach"));
     }
@@ -64,6 +63,7 @@ fn request(globals: &Globals, verb: &Create, attended: bool, inherited: Inherite
         None if args::is_oci_name() => bundle::read(Path::new("."))?,
         None => default_bundle(verb, attended)?,
     };
+    inherited.notify = Notify::find(&spec, attended)?;
     Ok(Request {
         root: globals.root.clone(),
         id,

@@ -3,7 +3,6 @@
 //! `run` stays, and passes on what comes ([`crate::relay`]). After `create`, and after `run --detach`, nobody is left to
 //! do that: the jail gets the caller's socket itself.
 
-use std::ffi::OsStr;
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::ffi::OsStrExt;
@@ -48,12 +47,17 @@ pub struct Notify {
 }
 
 impl Notify {
-    /// The one that the caller's environment names, if any.
+    /// The one that the caller's environment names, if any; none where the specification has its own way for the program,
+    /// as podman's has.
     ///
     /// # Errors
     /// `Invalid` for an address or a watchdog that makes no sense.
-    pub fn find(relayed: bool) -> Result<Option<Self>> {
+    pub fn find(spec: &Spec, relayed: bool) -> Result<Option<Self>> {
         let Some(value) = std::env::var_os("NOTIFY_SOCKET").filter(|value| !value.is_empty()) else { return Ok(None) };
+        let mut env = spec.process().iter().filter_map(|process| process.env().as_ref()).flatten();
+        if env.any(|variable| variable.starts_with("NOTIFY_SOCKET=")) {
+            return Ok(None);
+        }
         let step = || format!("use NOTIFY_SOCKET {}", value.to_string_lossy());
         let address = match value.as_bytes() {
             [b'@', name @ ..] => Address::Abstract(name.to_vec()),
@@ -207,8 +211,8 @@ impl Manager {
     }
 }
 
-/// Takes the socket of a jail away again: the folder is emptied faster of what one knows.
+/// Takes the socket away from the folder of a jail whose end has come.
 pub fn forget(entry: &Path) {
-    // Whoever removes the folder finds it otherwise.
-    let _ = std::fs::remove_file(entry.join(OsStr::new(SOCKET)));
+    // Whoever removes the folder removes what is left in it.
+    let _ = std::fs::remove_file(entry.join(SOCKET));
 }
