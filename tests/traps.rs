@@ -70,7 +70,7 @@ fn any_flag_may_be_given_twice() {
     let twice = ["--debug", "--debug", "create", "--bundle", &dir, "-b", &dir, "--no-new-keyring", "--no-new-keyring"];
     bundle.call(&[&twice[..], &["--no-subreaper", "-no-subreaper", &bundle.id]].concat()).ok();
     bundle.start().ok();
-    bundle.call(&["exec", "--detach", "-d", "--no-new-privs", "--no-new-privs", &bundle.id, "true"]).ok();
+    bundle.call(&["exec", "--cwd", "/tmp", "--cwd=/", "--no-new-privs", "--no-new-privs", &bundle.id, "true"]).ok();
     bundle.call(&["kill", "--all", "-a", &bundle.id, "9"]).ok();
     bundle.call(&["delete", "--force", "-f", "--force", &bundle.id]).ok();
     bundle.call(&["list", "-q", "--quiet", "--format", "json", "--format=table"]).ok();
