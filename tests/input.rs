@@ -398,10 +398,22 @@ fn what_makes_no_sense_is_refused_with_line_and_column() {
 }
 
 #[test]
-fn what_is_not_carried_out_is_refused_by_name() {
+fn what_is_for_another_system_is_refused_by_name() {
+    all_refused(&[
+        ("/solaris", json!({}), &["/solaris", "Linux"]),
+        ("/windows", json!({"layerFolders": ["x"]}), &["/windows", "Linux"]),
+        ("/vm", json!({"kernel": {"path": "/x"}}), &["/vm", "Linux"]),
+        ("/zos", json!({}), &["/zos", "Linux"]),
+        ("/process/commandLine", json!("x"), &["/process/commandLine", "Windows"]),
+        ("/process/user/username", json!("x"), &["/process/user/username", "Windows"]),
+    ]);
+}
+
+#[test]
+fn what_this_host_lacks_is_refused_by_name() {
     all_refused(&[
         ("/linux/mountLabel", json!("mine"), &["/linux/mountLabel", "SELinux is not enabled"]),
-        ("/linux/netDevices", json!({"eth0": {"name": "eth1"}}), &["/linux/netDevices"]),
+        ("/linux/netDevices", json!({"nosuchlink0": {}}), &["/linux/netDevices/nosuchlink0", "no such link"]),
     ]);
 }
 
@@ -468,6 +480,9 @@ fn an_unknown_property_is_one_warning_and_the_jail_runs() {
     assert!(lines[0]["msg"].as_str().unwrap().contains("/linux/maskedPathz"));
     bundle.set("/process/nope", 1);
     assert_eq!(bundle.run().err.lines().count(), 2, "one for each");
+    // Known to oci-spec at this place, and to nobody else.
+    bundle.set("/uidMappings", json!([{"containerID": 0, "hostID": 0, "size": 1}])).set("/gidMappings", json!([]));
+    assert_eq!(bundle.run().err.lines().count(), 4, "one for each");
     host.assert_unchanged();
 }
 
