@@ -42,7 +42,11 @@ pub fn read(folder: &Path) -> Result<Bundle> {
 /// # Errors
 /// As [`read`].
 pub fn parse(path: PathBuf, text: String, name: &str) -> Result<Bundle> {
-    let (spec, warnings) = document::parse::<Spec>(&text, name)?;
+    let (spec, mut warnings) = document::parse::<Spec>(&text, name)?;
+    // The library has them here too; the specification has them in /linux and in mounts only.
+    for (set, key) in [(spec.uid_mappings().is_some(), "uidMappings"), (spec.gid_mappings().is_some(), "gidMappings")] {
+        warnings.extend(set.then(|| format!("{name}: unknown property /{key} is ignored")));
+    }
     check::spec(&spec).map_err(|error| document::locate(error, name, &text))?;
     for warning in warnings {
         crate::log::warn(&warning);
