@@ -23,6 +23,7 @@ pub mod statistics;
 pub mod step;
 
 pub use layout::{Hierarchy, Layout};
+pub use machine::look;
 pub use plan::{join, plan};
 pub use process::{contain, kill_all, processes, unreachable};
 pub use step::Step;

@@ -4,13 +4,26 @@
 use std::fs;
 use std::path::Path;
 
+use oci_spec::runtime::LinuxResources;
 use sys::{Doing, Error, Result};
 
 use crate::layout::Layout;
-use crate::limit::{KERNEL_MEMORY, Limit};
+use crate::limit::{KERNEL_MEMORY, Limit, Now, limits};
 
 /// The first kernel whose v1 has no limit of kernel memory any more.
 const NO_KERNEL_MEMORY: (u32, u32) = (5, 16);
+
+/// Refuses limits that name what this machine does not have. [`crate::plan`] is about the layout alone, which a test can
+/// invent; this looks, and touches nothing.
+///
+/// # Errors
+/// `Unsupported` with the JSON pointer and what there is; `Invalid` as [`crate::plan`].
+pub fn look(resources: Option<&LinuxResources>, layout: &Layout) -> Result<()> {
+    match resources {
+        Some(resources) => check(&limits(resources, &Now::default())?, layout),
+        None => Ok(()),
+    }
+}
 
 /// Refuses what this machine does not have.
 pub(crate) fn check(limits: &[Limit], layout: &Layout) -> Result<()> {

@@ -11,7 +11,7 @@ use crate::layout::{Hierarchy, Layout, file_system};
 use crate::limit::{Limit, Now, can_limit, limits, realtime};
 use crate::object;
 use crate::step::{Directory, Step};
-use crate::{bpf, device, machine};
+use crate::{bpf, device};
 
 /// The steps for the jail `id`: its directories, its limits, and its way into them.
 ///
@@ -34,7 +34,6 @@ pub fn plan(
     check(path)?;
     let limits = resources.map(|of| limits(of, &Now::default())).transpose()?.unwrap_or_default();
     can_limit(&limits, layout)?;
-    machine::check(&limits, layout)?;
     let rules = match resources.and_then(|r| r.devices().as_ref()).filter(|list| !list.is_empty()) {
         Some(list) => device::rules(list)?,
         None => Vec::new(),

@@ -98,7 +98,11 @@ pub fn plan(request: &Request, cache: Option<&OwnedFd>) -> Result<(Plan, String)
         inherited: &request.inherited,
         clone: bundle::is_clone(&request.spec).then_some(scratch),
     })
-    .and_then(|plan| look_at_links(&plan).map(|()| plan))
+    .and_then(|plan| {
+        cgroup::look(spec.linux().as_ref().and_then(|linux| linux.resources().as_ref()), &layout)?;
+        look_at_links(&plan)?;
+        Ok(plan)
+    })
     .map_err(|error| {
         let name = request.bundle.join("config.json");
         document::locate(error, &name.to_string_lossy(), request.config.get())
