@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 
 use nix::unistd::Pid;
+use sys::Child;
 use sys::process::Birth;
 
 /// Who does a step.
@@ -80,6 +81,8 @@ pub struct Ctx {
     pub pid: Option<Pid>,
     /// Where the process in between, if there is one, leaves the number of the one that it makes.
     pub birth: Option<Birth>,
+    /// With systemd: who is in the jail's scope while process 1 is not yet, since there is no scope without a process.
+    pub holder: Option<Child>,
     /// The cgroup that the clone is born into, on v2.
     pub cgroup: Option<OwnedFd>,
     /// The `tasks` files of v1 through which process 1 enters its cgroups.

@@ -11,6 +11,7 @@ use crate::layout::Layout;
 use crate::limit::{Limit, Now, can_limit, limits, realtime};
 use crate::object::{self, Mark};
 use crate::plan::set;
+use crate::scope::{self, Change};
 use crate::seat::{Seat, Seats};
 use crate::step::{Step, above, read, write};
 use crate::{machine, realtime};
@@ -56,6 +57,10 @@ pub fn plan(objects: &[Object], resources: &LinuxResources, layout: &Layout) -> 
         }
         steps.extend(set(&seat.dir, limit, seat.is_v1));
     }
+    if let Some(seat) = seats.of("cpu") {
+        steps.extend(scope::rounded(objects, &seat.dir, &steps)?);
+    }
+    before.extend(Change::plan(objects, &steps)?);
     before.extend(steps);
     Ok(before)
 }
@@ -71,8 +76,8 @@ const REALTIME: &str = "cpu/realtimeRuntime";
 /// # Errors
 /// The first cause.
 pub fn enable(steps: &[Step]) -> Result<()> {
-    let enable = steps.iter().filter(|step| !matches!(step, Step::Set { .. }));
-    enable.into_iter().try_for_each(|step| step.run(&mut Ctx::default()))
+    let mut enable = steps.iter().filter(|step| matches!(step, Step::Enable { .. }));
+    enable.try_for_each(|step| step.run(&mut Ctx::default()))
 }
 
 /// What a file has before it is written.
@@ -105,11 +110,22 @@ pub fn before(steps: &[Step]) -> Result<Vec<Old>> {
 /// # Errors
 /// The first cause, and after it what could not be written back.
 pub fn apply(steps: &[Step], old: &[Old]) -> Result<()> {
+    let run = |step: &Step| step.run(&mut Ctx::default());
+    // What systemd writes, it writes to the same files; so it comes first, there and back.
+    let changes: Vec<_> = steps.iter().filter(|step| matches!(step, Step::Properties(_))).collect();
+    changes.iter().try_for_each(|step| run(step))?;
     let mut limits = steps.iter().filter(|step| matches!(step, Step::Set { .. }));
-    match limits.try_for_each(|step| step.run(&mut Ctx::default())) {
-        Ok(()) => Ok(()),
-        Err(error) => Err(write_back(old).into_iter().fold(error, Error::and)),
-    }
+    let Err(error) = limits.try_for_each(run) else { return Ok(()) };
+    let back = changes.into_iter().filter_map(|step| match step {
+        Step::Properties(change) => change.with(texts(old)).apply().err(),
+        _ => None,
+    });
+    Err(back.chain(write_back(old)).fold(error, Error::and))
+}
+
+/// Files and what they had.
+fn texts(old: &[Old]) -> impl Iterator<Item = (&str, &str)> {
+    old.iter().map(|one| (one.file.as_str(), one.text.as_str()))
 }
 
 /// Writes back what differs, and returns what could not be.
@@ -131,7 +147,8 @@ pub fn take_back(old: &[Old], objects: &[Object]) -> Result<()> {
         !one.file.contains('/') && (objects.iter().any(named) || parent())
     };
     let old: Vec<_> = old.iter().filter(ours).cloned().collect();
-    write_back(&old).into_iter().reduce(Error::and).map_or(Ok(()), Err)
+    let unit = Change::back(objects, texts(&old)).err();
+    unit.into_iter().chain(write_back(&old)).reduce(Error::and).map_or(Ok(()), Err)
 }
 
 impl Old {

@@ -146,12 +146,28 @@ fn rule(index: usize, device: &LinuxDeviceCgroup) -> Result<Rule> {
     Ok(Rule { allow: device.allow(), class, major, minor, access })
 }
 
+/// What v1 keeps of a list of rules: one default and exceptions from it.
+struct Kept {
+    lines: Vec<(bool, String)>,
+    default: bool,
+    exceptions: Vec<Rule>,
+}
+
 /// The lines for `devices.allow` (`true`) and `devices.deny` of v1, in order.
 ///
 /// # Errors
-/// `Unsupported` where v1 cannot do what the rules say. It keeps one default and exceptions from it; a rule that cuts a
-/// part out of an exception is taken without an error and does nothing, so such a list is refused here.
+/// `Unsupported` where v1 cannot do what the rules say. A rule that cuts a part out of an exception is taken by the kernel
+/// without an error and does nothing, so such a list is refused here.
 pub(crate) fn v1_lines(rules: &[Rule]) -> Result<Vec<(bool, String)>> {
+    keep(rules).map(|kept| kept.lines)
+}
+
+/// The rules that allow something, where all else is forbidden and a list in this form says the same; else none.
+pub(crate) fn allowed(rules: &[Rule]) -> Option<Vec<Rule>> {
+    keep(rules).ok().filter(|kept| !kept.default).map(|kept| kept.exceptions)
+}
+
+fn keep(rules: &[Rule]) -> Result<Kept> {
     let mut lines = Vec::new();
     let mut default = true;
     let mut exceptions: Vec<Rule> = Vec::new();
@@ -175,7 +191,8 @@ pub(crate) fn v1_lines(rules: &[Rule]) -> Result<Vec<(bool, String)>> {
         }
         lines.push((rule.allow, rule.to_string()));
     }
-    Ok(lines)
+    exceptions.retain(|rule| rule.access.bits() != 0);
+    Ok(Kept { lines, default, exceptions })
 }
 
 /// The rule itself, or one for each class: v1 reads `a` as everything, whatever numbers and letters follow it.

@@ -30,7 +30,17 @@ pub fn plan(
     layout: &Layout,
 ) -> Result<Vec<(Rank, Side, Step)>> {
     let usual = PathBuf::from(format!("/jail-{id}"));
-    let path = path.unwrap_or(&usual);
+    let (steps, _) = steps(path.unwrap_or(&usual), mark, resources, layout)?;
+    Ok(placed(steps))
+}
+
+/// The steps of the host's side in the order of the hierarchies, and the rules for devices.
+pub(crate) fn steps(
+    path: &Path,
+    mark: &str,
+    resources: Option<&LinuxResources>,
+    layout: &Layout,
+) -> Result<(Vec<Step>, Vec<device::Rule>)> {
     check(path)?;
     let limits = resources.map(|of| limits(of, &Now::default())).transpose()?.unwrap_or_default();
     can_limit(&limits, layout)?;
@@ -50,11 +60,11 @@ pub fn plan(
     for hierarchy in &layout.v1 {
         want.v1(hierarchy, layout, &mut steps)?;
     }
-    Ok(placed(steps))
+    Ok((steps, rules))
 }
 
 /// The steps at their place; where a hierarchy of v1 is among them, the process enters those behind the clone.
-fn placed(steps: Vec<Step>) -> Vec<(Rank, Side, Step)> {
+pub(crate) fn placed(steps: Vec<Step>) -> Vec<(Rank, Side, Step)> {
     let v1 = steps.iter().any(|step| matches!(step, Step::Tasks { .. }));
     let enter = v1.then_some((Rank::Attach, Side::Jail, Step::Enter));
     let rank = |step: &Step| match step {
@@ -105,7 +115,7 @@ fn check(path: &Path) -> Result<()> {
 }
 
 /// The directory of `path` in `hierarchy`.
-fn place(hierarchy: &Hierarchy, path: &Path) -> Result<PathBuf> {
+pub(crate) fn place(hierarchy: &Hierarchy, path: &Path) -> Result<PathBuf> {
     let below = |part: &Component<'_>| matches!(part, Component::Normal(_));
     let mut dir = hierarchy.mount.clone();
     if path.is_relative() {

@@ -141,8 +141,7 @@ pub(crate) fn await_event(dir: &Path, line: &str, deadline: Instant) -> Result<b
     };
     loop {
         let mut text = String::new();
-        file.rewind().doing(step)?;
-        match file.read_to_string(&mut text) {
+        match file.rewind().and_then(|()| file.read_to_string(&mut text)) {
             Err(error) if is_gone(&error) => return Ok(true),
             read => read.doing(step)?,
         };
@@ -215,6 +214,16 @@ fn numbers(dirs: &[PathBuf]) -> Vec<Pid> {
 /// Every process in `dir` and below as `123 (sleep)`.
 pub(crate) fn holders_of(dir: &Path) -> Vec<String> {
     numbers(&tree(dir)).into_iter().map(name).collect()
+}
+
+/// The first process in `dir` and below that is not `process`, as `123 (sleep)`.
+pub(crate) fn others_in(dir: &Path, process: Option<Pid>) -> Option<String> {
+    numbers(&tree(dir)).into_iter().find(|pid| Some(*pid) != process).map(name)
+}
+
+/// Whether `pid` is in `dir` itself.
+pub(crate) fn is_in(dir: &Path, pid: Pid) -> bool {
+    numbers(std::slice::from_ref(&dir.to_owned())).contains(&pid)
 }
 
 /// Every process of the jail that no signal reaches, and where it waits, as `123 (cat) waits in request_wait_answer`.

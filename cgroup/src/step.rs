@@ -7,9 +7,12 @@ use std::path::{Path, PathBuf};
 
 use base::{Ctx, Object};
 use nix::errno::Errno;
+use nix::unistd::Pid;
 use sys::{Doing, Error, Kind, Result};
 
+use crate::holder::Release;
 use crate::object::{self, KIND, Mark};
+use crate::scope::{Change, Scope};
 use crate::{freezer, process, realtime};
 
 /// How often a directory is tried again whose parent another jail has just removed, because it was empty: each try
@@ -97,6 +100,12 @@ pub enum Step {
     /// Measured: a write of another process's number takes a lock that waits for all CPUs (5 to 20 ms). A thread that
     /// moves itself needs no such lock.
     Enter,
+    /// With systemd: start the scope, with a process in it that only waits.
+    Scope(Scope),
+    /// With systemd: process 1 is in the scope, and who waited there ends.
+    Release(Release),
+    /// With systemd: change properties of a scope, before the files are written that systemd writes too.
+    Properties(Change),
 }
 
 impl fmt::Display for Step {
@@ -118,6 +127,9 @@ impl fmt::Display for Step {
             Self::Open { dir } => write!(f, "open cgroup {}", dir.display()),
             Self::Tasks { dir } => write!(f, "open tasks of {}", dir.display()),
             Self::Enter => f.write_str("enter the cgroups"),
+            Self::Scope(scope) => scope.fmt(f),
+            Self::Release(release) => release.fmt(f),
+            Self::Properties(change) => change.fmt(f),
         }
     }
 }
@@ -137,6 +149,7 @@ impl Step {
                 Ok(Mark::Missing | Mark::Parent(_)) | Err(_) => object(of, object::parent_mark(&of.mark)),
                 Ok(Mark::None | Mark::Jail(_)) => None,
             },
+            Self::Scope(scope) => Some(scope.object()),
             _ => None,
         }
     }
@@ -147,8 +160,8 @@ impl Step {
     /// The kernel's refusal with the step's clause; `Exists` where the jail's directory is in use already.
     pub fn run(&self, ctx: &mut Ctx) -> Result<()> {
         match self {
-            Self::Parent(of) => make(of, self, false),
-            Self::Leaf(of) => make(of, self, true),
+            Self::Parent(of) => make(of, self, None),
+            Self::Leaf(of) => make(of, self, Some(ctx.holder.as_ref().map(|holder| holder.pid))),
             Self::Enable { dir, controllers } => enable(dir, controllers),
             Self::Inherit { dir, below } => {
                 ["cpuset.cpus", "cpuset.mems"].into_iter().try_for_each(|file| inherit(dir, file, below).map(drop))
@@ -180,6 +193,12 @@ impl Step {
             Self::Enter => std::mem::take(&mut ctx.tasks)
                 .into_iter()
                 .try_for_each(|tasks| File::from(tasks).write_all(b"0").doing(|| self)),
+            Self::Scope(scope) => {
+                ctx.holder = Some(scope.start()?);
+                Ok(())
+            }
+            Self::Release(release) => release.run(ctx),
+            Self::Properties(change) => change.apply(),
         }
     }
 }
@@ -208,14 +227,15 @@ pub(crate) fn write(file: &Path, text: &str) -> std::io::Result<()> {
     OpenOptions::new().write(true).open(file)?.write_all(text.as_bytes())
 }
 
-/// Makes `of`, with those above it where another jail removed them meanwhile.
-fn make(of: &Directory, step: &Step, leaf: bool) -> Result<()> {
-    let mark = if leaf { of.mark.clone() } else { object::parent_mark(&of.mark) };
+/// Makes `of`, with those above it where another jail removed them meanwhile. As the jail's own it may be there already,
+/// with nobody in it but the holder of the scope, where there is one.
+fn make(of: &Directory, step: &Step, leaf: Option<Option<Pid>>) -> Result<()> {
+    let mark = if leaf.is_some() { of.mark.clone() } else { object::parent_mark(&of.mark) };
     for _ in 0..TRIES {
         let made = match mkdir(&of.path, &mark) {
             Err(error) if error.raw_os_error() == Some(Errno::EEXIST as i32) => match leaf {
-                true => adopt(of, step)?,
-                false => true,
+                Some(holder) => adopt(of, step, holder)?,
+                None => true,
             },
             Err(error) if error.raw_os_error() == Some(Errno::ENOENT as i32) => false,
             made => made.map(|()| true).doing(|| step)?,
@@ -241,8 +261,8 @@ fn mkdir(dir: &Path, mark: &str) -> std::io::Result<()> {
     Ok(object::set_mark(dir, mark)?)
 }
 
-/// Takes a directory that exists, if it is free; `false` where it went away meanwhile.
-fn adopt(of: &Directory, step: &Step) -> Result<bool> {
+/// Takes a directory that exists, if nobody is in it but `holder`; `false` where it went away meanwhile.
+fn adopt(of: &Directory, step: &Step, holder: Option<Pid>) -> Result<bool> {
     let taken = |why: String| Err(Error::new(Kind::Exists, format!("{step}: it exists already, and {why}")));
     match Mark::of(&of.path).doing(|| step)? {
         Mark::Missing => return Ok(false),
@@ -254,7 +274,7 @@ fn adopt(of: &Directory, step: &Step) -> Result<bool> {
         Mark::None if process::tree(&of.path).len() > 1 => return taken("other cgroups are below it".to_owned()),
         Mark::None => {}
     }
-    if let Some(first) = process::holders_of(&of.path).first() {
+    if let Some(first) = process::others_in(&of.path, holder) {
         return taken(format!("process {first} is in it"));
     }
     // A process that enters a frozen one would not come as far as saying why it hangs.

@@ -35,8 +35,8 @@ pub(crate) struct Globals {
     /// Say each step on the host
     #[arg(long)]
     pub(crate) debug: bool,
-    /// Let systemd make the cgroups (refused: not carried out yet)
-    #[arg(long, hide = true)]
+    /// Let systemd make the cgroups of a new jail
+    #[arg(long)]
     pub(crate) systemd_cgroup: bool,
     /// Accepted for runc's callers: root is what this program needs
     #[arg(long, hide = true, value_name = "BOOL", value_parser = ["true", "false", "auto"])]

@@ -38,8 +38,7 @@ pub(crate) fn run(globals: &Globals, verb: &Run, inherited: Inherited) -> Result
 }
 
 fn dry_run(request: &Request) -> Result<i32> {
-    print!("{}", create::plan(request, None)?.0);
-    Ok(0)
+    crate::show::print(&create::plan(request, None)?.0.to_string())
 }
 
 /// With nobody left to hold it, the terminal of a detached jail would hang up at once.
@@ -73,6 +72,7 @@ fn request(globals: &Globals, verb: &Create, attended: bool, mut inherited: Inhe
         console_socket: verb.console_socket.clone(),
         pid_file: verb.pid_file.clone(),
         no_new_keyring: verb.no_new_keyring,
+        systemd_cgroup: globals.systemd_cgroup,
         inherited,
     })
 }

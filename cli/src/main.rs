@@ -60,9 +60,6 @@ fn tell_the_log(words: &[OsString], text: &str) {
 }
 
 fn run(globals: &Globals, command: Command, inherited: Inherited) -> Result<i32> {
-    if globals.systemd_cgroup {
-        return Err(Error::unsupported("use --systemd-cgroup: the systemd driver is not carried out yet"));
-    }
     match command {
         Command::Create(verb) => life::create(globals, &verb, inherited),
         Command::Start(verb) => life::start(globals, &verb),

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::time::SystemTime;
 
 use base::{Ctx, JailId, Object, Rank, Side};
+use cgroup::scope::Systemd;
 use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use serde_json::value::RawValue;
@@ -44,6 +45,8 @@ pub struct Request {
     pub pid_file: Option<PathBuf>,
     /// Whether the caller's session keyring is kept.
     pub no_new_keyring: bool,
+    /// Whether systemd makes the cgroups.
+    pub systemd_cgroup: bool,
     /// What of the caller's comes in.
     pub inherited: Inherited,
 }
@@ -73,6 +76,9 @@ pub fn plan(request: &Request, cache: Option<&OwnedFd>) -> Result<(Plan, String)
     let layout = cgroup::Layout::read()?;
     let mark = format!("{}-{:08x}", Store::mark(&request.root, &request.id), nonce());
     let process = request.spec.process().as_ref().ok_or_else(|| Error::invalid("use /process: it is missing"))?;
+    let linux = request.spec.linux().as_ref();
+    let path = linux.and_then(|linux| linux.cgroups_path().as_deref());
+    let systemd = request.systemd_cgroup.then(|| Systemd::look(path, request.id.as_str())).transpose()?;
     let scratch = CString::new(request.root.as_os_str().as_bytes()).map_err(|_| Error::invalid("use --root: NUL"))?;
     let size = sys::file::terminal_size(std::io::stdin()).ok();
     let spec = match &request.inherited.notify {
@@ -87,6 +93,7 @@ pub fn plan(request: &Request, cache: Option<&OwnedFd>) -> Result<(Plan, String)
         bundle: &request.bundle,
         spec: &spec,
         layout: &layout,
+        systemd: systemd.as_ref(),
         mark: &mark,
         console_socket: request.console_socket.as_deref(),
         terminal_size: size,

@@ -30,7 +30,7 @@ pub fn document() -> Features {
 fn linux() -> LinuxFeature {
     let no = Some(false);
     let mut cgroup = Cgroup::default();
-    cgroup.set_v1(Some(true)).set_v2(Some(true)).set_systemd(no).set_systemd_user(no).set_rdma(Some(true));
+    cgroup.set_v1(Some(true)).set_v2(Some(true)).set_systemd(Some(true)).set_systemd_user(no).set_rdma(Some(true));
     // Whether this program can, whatever this host has.
     let yes = Some(true);
     let mut rdt = IntelRdt::default();

@@ -378,7 +378,8 @@ impl Jail {
         let mut objects = self.objects();
         if self.state.is_err() || self.damaged.is_some() || !self.is_made() {
             let Ok(layout) = cgroup::Layout::read() else { return objects };
-            for found in cgroup::object::find(&layout, &Store::mark(path, &self.entry.id)) {
+            let directories = cgroup::object::find(&layout, &Store::mark(path, &self.entry.id));
+            for found in cgroup::scope::of_directories(&directories).into_iter().chain(directories) {
                 if !objects.iter().any(|known| known.name == found.name) {
                     objects.push(found);
                 }
@@ -422,6 +423,7 @@ pub fn undo(objects: &[Object]) -> Result<()> {
     for object in objects.iter().rev() {
         let undone = match object.kind.as_str() {
             cgroup::object::KIND => cgroup::object::undo(object, deadline),
+            cgroup::scope::KIND => cgroup::scope::undo(object, deadline),
             resctrl::KIND => resctrl::undo(object),
             // A newer program's: what is not known is not touched, and keeps nothing else back.
             other => {

@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::path::{Path, PathBuf};
 
 use base::{JailId, Rank, Side};
+use cgroup::scope::{self, Systemd};
 use nix::sched::CloneFlags;
 use oci_spec::runtime::{LinuxNamespaceType, Spec};
 use sys::{Error, Result};
@@ -27,6 +28,8 @@ pub struct Input<'a> {
     pub spec: &'a Spec,
     /// The cgroups of this machine.
     pub layout: &'a cgroup::Layout,
+    /// Its systemd, where that makes the jail's.
+    pub systemd: Option<&'a Systemd>,
     /// The mark on the jail's objects.
     pub mark: &'a str,
     /// Who gets the terminal; `None` for the caller of `run`.
@@ -65,7 +68,14 @@ pub fn plan(input: &Input<'_>) -> Result<Plan> {
     }
     let resources = linux.resources().as_ref();
     let path = linux.cgroups_path().as_deref();
-    let cgroups = cgroup::plan(path, input.id.as_str(), input.mark, resources, input.layout)?;
+    let id = input.id.as_str();
+    let cgroups = match input.systemd {
+        None => cgroup::plan(path, id, input.mark, resources, input.layout)?,
+        Some(systemd) => {
+            let annotations = spec.annotations().as_ref();
+            scope::plan(&scope::Ask { id, mark: input.mark, resources, annotations }, systemd, input.layout)?
+        }
+    };
     let hierarchies = hierarchies(&cgroups, input.layout);
     planner.steps.extend(cgroups.into_iter().map(|(rank, side, step)| Planned {
         rank,

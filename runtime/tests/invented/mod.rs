@@ -43,6 +43,7 @@ pub fn planned(spec: &Spec, layout: &Layout, caps: Caps) -> sys::Result<Plan> {
         bundle: Path::new("/bundle"),
         spec,
         layout,
+        systemd: None,
         mark: "hash-1",
         console_socket: Some(Path::new("/console.sock")),
         terminal_size: None,
