@@ -20,6 +20,7 @@ test   crun             crun
 test   iproute2         ip
 test   kmod             modprobe
 test   runc             runc
+test   systemd          -
 test   user-mode-linux  linux.uml
 END
 }

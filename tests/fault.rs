@@ -3,6 +3,7 @@
 use std::process::Command;
 use std::time::Duration;
 
+use tests::machine::{Cgroups, Machine};
 use tests::{finish, require_root};
 
 fn sweep(words: &[&str]) {
@@ -28,4 +29,11 @@ fn a_system_call_that_fails_leaves_nothing_and_one_line() {
 fn a_system_call_of_process_1_that_fails_leaves_nothing_and_one_line() {
     sweep(&["--verb", "create,exec", "--mode", "EIO", "--side", "child", "--every", "17"]);
     sweep(&["--verb", "start", "--mode", "EIO", "--side", "child", "--every", "7"]);
+}
+
+#[test]
+fn a_fault_with_a_scope_of_systemd_leaves_neither_scope_nor_cgroup() {
+    if Machine::start(Cgroups::V2).is_some() {
+        sweep(&["--systemd", "v2", "--verb", "create,delete", "--mode", "main,EIO", "--every", "23"]);
+    }
 }

@@ -49,6 +49,7 @@ mod signals;
 mod store;
 mod strangers;
 mod stuck;
+mod systemd;
 mod terminal;
 mod tmpcopyup;
 mod traps;

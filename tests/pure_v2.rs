@@ -34,6 +34,11 @@ pub(crate) struct Said {
 /// Runs SCRIPT on a machine of its own. It finds the binary at /run/lab/jail, a bundle of CONFIG in /run/b, and an empty
 /// disk, 98:0.
 pub(crate) fn on_pure_v2(config: &Value, script: &str) -> Option<Said> {
+    begun_by(INIT, config, script)
+}
+
+/// The same with another first program.
+pub(crate) fn begun_by(init: &str, config: &Value, script: &str) -> Option<Said> {
     if !require_root() || !installed("linux.uml") {
         return None;
     }
@@ -46,7 +51,7 @@ pub(crate) fn on_pure_v2(config: &Value, script: &str) -> Option<Said> {
     let bundle = "set -e; mkdir b; cp -a lab/rootfs lab/config.json b/; j=/run/lab/jail";
     fs::write(folder.join("script"), format!("{bundle}\n{script}\n")).unwrap();
     fs::File::create(folder.join("disk")).unwrap().set_len(8 << 20).unwrap();
-    fs::write(folder.join("init"), INIT).unwrap();
+    fs::write(folder.join("init"), init).unwrap();
     fs::set_permissions(folder.join("init"), fs::Permissions::from_mode(0o755)).unwrap();
     let at = folder.display();
     let mut machine = Command::new("linux.uml")

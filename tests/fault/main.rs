@@ -1,7 +1,9 @@
 //! `fault`: stops a runtime before each of its system calls and looks at what is left.
 //!
 //! `fault sweep --runtime 'CMD …' --verb VERBS --mode MODES [--side main|child] [--spec minimal|full|process|mounts]
-//! [--view host|v1|v2] [--from N] [--to N] [--every N]`
+//! [--view host|v1|v2] [--systemd host|v1|v2] [--from N] [--to N] [--every N]`
+//!
+//! With `--systemd` all of it is done on a machine with systemd and these cgroups, and the jails are scopes.
 //!
 //! VERBS: create, start, exec, delete, force (`delete --force` of a running jail), run; MODES: main, tree (SIGKILL),
 //! EIO, ENOMEM, ENOSPC, EMFILE, EINTR; each a list with commas, or `all`. Exit code 1 if any point was not clean.
@@ -14,6 +16,7 @@ use std::process::ExitCode;
 
 use sweep::{Asked, Mode, Side, Sweep, Verb};
 use tests::Runtime;
+use tests::machine::{Cgroups, Machine, scoped_jail};
 use tests::view::View;
 
 fn main() -> ExitCode {
@@ -25,6 +28,9 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
+    if let Some(cgroups) = plan.systemd {
+        return on_machine(cgroups, &words);
+    }
     if let Err(error) = sweep::isolate(plan.view) {
         eprintln!("fault: cannot make private name spaces: {error} (needs root)");
         return ExitCode::from(2);
@@ -48,10 +54,28 @@ fn main() -> ExitCode {
     if clean { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
+/// The same words on a machine, and after that no scope but that of systemd itself.
+fn on_machine(cgroups: Cgroups, words: &[String]) -> ExitCode {
+    let (Some(machine), Ok(own)) = (Machine::start(cgroups), std::env::current_exe()) else {
+        return ExitCode::from(2);
+    };
+    let at = words.iter().position(|word| word == "--systemd").unwrap_or(words.len());
+    let rest = words.iter().enumerate().filter(|(index, _)| *index != at && *index != at + 1).map(|(_, word)| word);
+    let done = machine.command(own).args(rest).args(["--runtime", &scoped_jail()]).status();
+    let left = machine.sh("systemctl list-units --all --plain --no-legend '*.scope'").out;
+    let left: Vec<_> = left.lines().filter(|line| !line.starts_with("init.scope ")).collect();
+    left.iter().for_each(|line| println!("left behind: {line}"));
+    match done.is_ok_and(|status| status.success()) && left.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
+}
+
 struct Plan {
     verbs: Vec<Verb>,
     modes: Vec<Mode>,
     view: View,
+    systemd: Option<Cgroups>,
     sweep: Sweep,
 }
 
@@ -62,6 +86,7 @@ fn parse(words: &[String]) -> Result<Plan, String> {
             .to_string());
     }
     let (mut verbs, mut modes, mut view) = ("create".to_string(), "main".to_string(), View::Host);
+    let mut systemd = None;
     let mut sweep = Sweep {
         runtime: Runtime::jail(),
         verb: Verb::Create,
@@ -82,6 +107,7 @@ fn parse(words: &[String]) -> Result<Plan, String> {
             "--side" => sweep.side = Side::named(value).ok_or(format!("no side {value}"))?,
             "--spec" => sweep.spec = Asked::named(value).ok_or(format!("{value} is no spec"))?,
             "--view" => view = View::named(value).ok_or(format!("no view {value}"))?,
+            "--systemd" => systemd = Some(Cgroups::named(value).ok_or(format!("no view {value}"))?),
             "--from" => sweep.from = number()?,
             "--to" => sweep.to = number()?,
             "--every" => sweep.every = number()?,
@@ -90,7 +116,13 @@ fn parse(words: &[String]) -> Result<Plan, String> {
             other => return Err(format!("no option {other}")),
         }
     }
-    Ok(Plan { verbs: list(&verbs, Verb::ALL, Verb::named)?, modes: list(&modes, Mode::ALL, Mode::named)?, view, sweep })
+    Ok(Plan {
+        verbs: list(&verbs, Verb::ALL, Verb::named)?,
+        modes: list(&modes, Mode::ALL, Mode::named)?,
+        view,
+        systemd,
+        sweep,
+    })
 }
 
 fn list<T: Copy>(words: &str, all: &[T], named: fn(&str) -> Option<T>) -> Result<Vec<T>, String> {

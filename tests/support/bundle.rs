@@ -45,7 +45,11 @@ impl Bundle {
         let root = dir.join("store");
         rootfs(&dir.join("rootfs"));
         fs::create_dir(&root).expect("a folder for the store");
-        let spec = spec::minimal("rootfs", &format!("/jail-test-{id}"));
+        let path = match runtime.name().contains("--systemd-cgroup") {
+            true => format!("system.slice:test:{id}"),
+            false => format!("/jail-test-{id}"),
+        };
+        let spec = spec::minimal("rootfs", &path);
         Bundle { dir, root, word: id.clone(), id, spec, runtime }
     }
 

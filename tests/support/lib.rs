@@ -6,6 +6,7 @@ mod bundle;
 mod command;
 mod dice;
 mod host;
+pub mod machine;
 pub mod mountinfo;
 mod mutation;
 pub mod processes;
