@@ -9,8 +9,9 @@ DEBUG := $(CARGO_TARGET_DIR)/$(TARGET)/debug
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-# Words for the benchmark and the sweep, to be changed on the command line: make bench BENCH='--rounds 200'
+# Words for the benchmark, the fuzzer and the sweep, to be changed on the command line: make bench BENCH='--rounds 200'
 BENCH ?= --markdown
+FUZZ ?= -max_total_time=60
 FAULT ?= sweep --verb create,start,exec,delete --mode main,tree --every 9
 
 # rustup's default place, for shells that do not know it; Debian has runc in /usr/sbin.
@@ -31,6 +32,7 @@ test: tools packages ## Run every test; without root, every test that can do wit
 	cargo build --workspace --bins --locked
 	@[ "$$(id -u)" = 0 ] || echo "make test: not root, so the tests that need it say \"skipped: needs root\""
 	cargo test --workspace --locked --no-fail-fast -- --show-output
+	$(MAKE) fuzz FUZZ=-max_total_time=10
 
 .PHONY: bench
 bench: root build packages ## Measure this program beside crun, runc, bubblewrap and the bare floor (BENCH='--rounds N …')
@@ -41,6 +43,23 @@ bench: root build packages ## Measure this program beside crun, runc, bubblewrap
 fault: root tools packages ## Stop the runtime at its system calls and look at what is left: the short sweep (FAULT='sweep …')
 	cargo build --workspace --bins --locked
 	JAIL_BIN=$(DEBUG)/jail $(DEBUG)/fault $(FAULT)
+
+# How libFuzzer watches: what `cargo fuzz` sets too, but for the sanitizers, which want a nightly compiler. libFuzzer is
+# C++ and not for a static program.
+SEES := -C passes=sancov-module -C llvm-args=-sanitizer-coverage-level=4 -C llvm-args=-sanitizer-coverage-inline-8bit-counters \
+	-C llvm-args=-sanitizer-coverage-pc-table -C llvm-args=-sanitizer-coverage-trace-compares --cfg fuzzing
+
+.PHONY: fuzz
+fuzz: tools packages ## Change documents and messages at random, beginning with fuzz/corpus (FUZZ='-max_total_time=3600 …')
+	cd fuzz && RUSTFLAGS='$(SEES)' cargo build --release --locked --target-dir '$(abspath $(CARGO_TARGET_DIR))/fuzz'
+	@for name in config process resources message; do \
+	    mkdir -p '$(CARGO_TARGET_DIR)/fuzz/found/'$$name || exit 1; \
+	    '$(CARGO_TARGET_DIR)/fuzz/$(TARGET)/release/'$$name $(FUZZ) -close_fd_mask=2 \
+	        -artifact_prefix='$(CARGO_TARGET_DIR)/fuzz/'$$name- '$(CARGO_TARGET_DIR)/fuzz/found/'$$name fuzz/corpus/$$name \
+	        >'$(CARGO_TARGET_DIR)/fuzz/'$$name.log 2>&1 \
+	        || { echo "make fuzz: $$name fails; log and input are in $(CARGO_TARGET_DIR)/fuzz" >&2; exit 1; }; \
+	    echo "make fuzz: $$name holds: $$(tail -n1 '$(CARGO_TARGET_DIR)/fuzz/'$$name.log)"; \
+	done
 
 .PHONY: lint
 lint: tools ## Check format, clippy and, where cargo-deny is installed, licences and sources of the dependencies

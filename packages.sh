@@ -17,6 +17,7 @@ test   bubblewrap       bwrap
 test   busybox-static   -
 test   containerd       containerd
 test   crun             crun
+test   g++              c++
 test   iproute2         ip
 test   kmod             modprobe
 test   runc             runc

@@ -61,10 +61,16 @@ pub fn parse(path: PathBuf, text: String, name: &str) -> Result<Bundle> {
 /// # Errors
 /// As [`read`].
 pub fn process(path: &Path) -> Result<Process> {
-    let name = path.to_string_lossy();
-    let text = document::read(path)?;
-    let (process, warnings) = document::parse::<Process>(&text, &name)?;
-    check::process(&process, "").map_err(|error| document::locate(error, &name, &text))?;
+    parse_process(&document::read(path)?, &path.to_string_lossy())
+}
+
+/// Checks the document of a process that is in memory.
+///
+/// # Errors
+/// As [`read`].
+pub fn parse_process(text: &str, name: &str) -> Result<Process> {
+    let (process, warnings) = document::parse::<Process>(text, name)?;
+    check::process(&process, "").map_err(|error| document::locate(error, name, text))?;
     for warning in warnings {
         crate::log::warn(&warning);
     }

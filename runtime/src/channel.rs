@@ -47,7 +47,8 @@ pub enum Message {
 const LONGEST: usize = 16 * 1024;
 
 impl Message {
-    fn encode(&self) -> Vec<u8> {
+    /// The message as it is sent.
+    pub fn encode(&self) -> Vec<u8> {
         match self {
             Self::Go(pid) => [&[b'G'][..], &pid.as_raw().to_le_bytes()].concat(),
             Self::Here => vec![b'H'],
@@ -62,7 +63,8 @@ impl Message {
         }
     }
 
-    fn decode(bytes: &[u8]) -> Option<Self> {
+    /// What was received, `None` where it is no message of ours.
+    pub fn decode(bytes: &[u8]) -> Option<Self> {
         Some(match bytes.split_first()? {
             (b'G', pid) => Self::Go(Pid::from_raw(i32::from_le_bytes(pid.try_into().ok()?))),
             (b'H', []) => Self::Here,

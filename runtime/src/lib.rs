@@ -3,7 +3,7 @@
 
 mod birth;
 pub mod bundle;
-mod channel;
+pub mod channel;
 pub mod check;
 mod console;
 pub mod create;

@@ -95,11 +95,24 @@ impl Change {
             true => ("the standard input".to_owned(), document::read_input()?),
             false => (path.to_string_lossy().into_owned(), document::read(path)?),
         };
+        Self::parse(text, name)
+    }
+
+    /// The same from a document that is in memory.
+    ///
+    /// # Errors
+    /// As [`Change::read`].
+    pub fn parse(text: String, name: String) -> Result<Self> {
         let (resources, warnings) = document::parse::<LinuxResources>(&text, &name)?;
         for warning in warnings {
             crate::log::warn(&warning);
         }
         Ok(Self { resources, source: Source::Document { name, text } })
+    }
+
+    /// What is to be changed, as a part of the specification.
+    pub fn resources(&self) -> &LinuxResources {
+        &self.resources
     }
 
     /// The same from options.

@@ -104,25 +104,23 @@ const LONGEST: usize = 1200;
 /// A text of ours in which names of others may stand, so that it is one line whatever those are, of a length that a
 /// person reads, and no terminal takes a part of it for a command: what is not shown is escaped.
 pub fn one_line(text: &str) -> Cow<'_, str> {
-    let shown = match text.len() > LONGEST {
-        true => shortened(text),
+    let escaped = |letter: char| if letter.is_control() { letter.escape_default().to_string() } else { letter.into() };
+    let line = match text.contains(char::is_control) {
+        true => Cow::Owned(text.chars().map(escaped).collect()),
         false => Cow::Borrowed(text),
     };
-    if !shown.contains(char::is_control) {
-        return shown;
+    match shortened(&line) {
+        Some(short) => Cow::Owned(short),
+        None => line,
     }
-    let escaped = |letter: char| if letter.is_control() { letter.escape_default().to_string() } else { letter.into() };
-    Cow::Owned(shown.chars().map(escaped).collect())
 }
 
-fn shortened(text: &str) -> Cow<'_, str> {
-    let nth = |number: usize| text.char_indices().nth(number).map_or(text.len(), |(at, _)| at);
+fn shortened(text: &str) -> Option<String> {
     let count = text.chars().count();
-    if count <= LONGEST {
-        return Cow::Borrowed(text);
-    }
+    let left_out = count.checked_sub(LONGEST).filter(|count| *count > 0)?;
+    let nth = |number: usize| text.char_indices().nth(number).map_or(text.len(), |(at, _)| at);
     let (head, tail) = (&text[..nth(LONGEST / 2)], &text[nth(count - LONGEST / 2)..]);
-    Cow::Owned(format!("{head}[… {} more …]{tail}", count - LONGEST / 2 * 2))
+    Some(format!("{head}[… {left_out} more …]{tail}"))
 }
 
 /// The kernel's reason in lower case, as callers of a runtime match it ("no such file or directory").
