@@ -36,6 +36,7 @@ mod mutation;
 mod name_spaces;
 mod net_devices;
 mod notify;
+mod ownership;
 mod pause;
 mod privilege;
 mod process;

@@ -18,6 +18,7 @@ mod machine;
 mod name;
 pub mod object;
 pub mod oom;
+mod owner;
 pub mod plan;
 pub mod process;
 mod property;

@@ -13,7 +13,7 @@ use sys::{Doing, Error, Kind, Result};
 use crate::holder::Release;
 use crate::object::{self, KIND, Mark};
 use crate::scope::{Change, Scope};
-use crate::{freezer, process, realtime};
+use crate::{freezer, owner, process, realtime};
 
 /// How often a directory is tried again whose parent another jail has just removed, because it was empty: each try
 /// makes the parent again, and to lose this often against others needs as many jails that end at this moment.
@@ -85,6 +85,13 @@ pub enum Step {
         /// Its instructions.
         program: Vec<u64>,
     },
+    /// v2: give the directory to the user of the program, who may then make others in it.
+    Own {
+        /// The jail's directory.
+        dir: PathBuf,
+        /// As the host counts.
+        uid: u32,
+    },
     /// v2: open the directory that the process will be born into.
     Open {
         /// The jail's directory.
@@ -124,6 +131,7 @@ impl fmt::Display for Step {
             Self::Program { dir, program } => {
                 write!(f, "attach a device program of {} instructions to {}", program.len(), dir.display())
             }
+            Self::Own { dir, uid } => write!(f, "give {} to user {uid}", dir.display()),
             Self::Open { dir } => write!(f, "open cgroup {}", dir.display()),
             Self::Tasks { dir } => write!(f, "open tasks of {}", dir.display()),
             Self::Enter => f.write_str("enter the cgroups"),
@@ -180,6 +188,7 @@ impl Step {
                 let program = sys::bpf::load_device_program(program).doing(|| self)?;
                 sys::bpf::attach_device_program(&cgroup, &program).doing(|| self)
             }
+            Self::Own { dir, uid } => owner::change(dir, (*uid).into()),
             Self::Open { dir } => {
                 ctx.cgroup = Some(File::open(dir).doing(|| self)?.into());
                 Ok(())

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use base::{JailId, Rank, Side};
 use cgroup::scope::{self, Systemd};
 use nix::sched::CloneFlags;
-use oci_spec::runtime::{LinuxNamespaceType, Spec};
+use oci_spec::runtime::{LinuxNamespaceType, Mount, Process, Spec};
 use sys::{Error, Result};
 
 use crate::hooks::Moment;
@@ -83,6 +83,10 @@ pub fn plan(input: &Input<'_>) -> Result<Plan> {
         step: Step::Cgroup(step),
     }));
 
+    if let Some((dir, uid)) = hierarchies.first().map(|tree| tree.host.clone()).zip(owner(spec, process, input.layout))
+    {
+        planner.push(Rank::Meanwhile, Side::Host, Step::Cgroup(cgroup::Step::Own { dir, uid }));
+    }
     let flags = planner.namespaces(spec, input.layout);
     planner.storage(input, &hierarchies)?;
     let ask = Ask {
@@ -274,6 +278,30 @@ fn hierarchies(cgroups: &[(Rank, Side, cgroup::Step)], layout: &cgroup::Layout) 
     };
     let v1 = layout.v1.iter().map(|hierarchy| (hierarchy, "cgroup"));
     v1.chain(layout.v2.iter().map(|hierarchy| (hierarchy, "cgroup2"))).filter_map(show).collect()
+}
+
+/// Who is to own the jail's cgroup, as the host counts: the user of its program, where that sees nothing of the tree but
+/// the jail's own part and may write to it. Only v2 can be given away, and to root there is nothing to give.
+/// Source: the OCI runtime specification's config-linux, "Cgroup ownership".
+fn owner(spec: &Spec, process: &Process, layout: &cgroup::Layout) -> Option<u32> {
+    let writable = |mount: &Mount| {
+        mount.destination() == Path::new("/sys/fs/cgroup")
+            && mount.typ().as_deref().is_some_and(|kind| kind.starts_with("cgroup"))
+            && !mount.options().iter().flatten().any(|word| word == "ro" || word == "rro")
+    };
+    let inside = namespace::is_new(spec, LinuxNamespaceType::Cgroup) && layout.is_pure_v2();
+    if !inside || !spec.mounts().iter().flatten().any(writable) {
+        return None;
+    }
+    let uid = process.user().uid();
+    let owner = match has(spec, LinuxNamespaceType::User) {
+        false => uid,
+        true => spec.linux().as_ref()?.uid_mappings().iter().flatten().find_map(|map| {
+            let offset = uid.checked_sub(map.container_id()).filter(|offset| *offset < map.size())?;
+            map.host_id().checked_add(offset)
+        })?,
+    };
+    (owner != 0).then_some(owner)
 }
 
 /// `net.ipv4.ip_forward` as a path. With `/` in it, a dot belongs to a name, as in `net/ipv4/conf/eth0.1/forwarding`.
