@@ -14,14 +14,22 @@ build  gcc              cc
 build  libc6-dev        -
 build  libseccomp-dev   -
 test   bubblewrap       bwrap
+test   buildah          buildah
 test   busybox-static   -
+test   catatonit        catatonit
+test   conmon           conmon
 test   containerd       containerd
 test   crun             crun
+test   docker.io        dockerd
+test   fuse-overlayfs   fuse-overlayfs
 test   g++              c++
 test   iproute2         ip
 test   kmod             modprobe
+test   podman           podman
 test   runc             runc
+test   slirp4netns      slirp4netns
 test   systemd          -
+test   uidmap           newuidmap
 test   user-mode-linux  linux.uml
 END
 }
@@ -57,7 +65,7 @@ wanted=$(missing)
 set -- $wanted
 [ "$(id -u)" = 0 ] || give_up "missing, and only root can install it: apt-get install $*"
 
-# No service starts because of us: the tests start their own containerd on a private socket. This is Debian's way to
+# No service starts because of us: the tests start their own daemons on private sockets. This is Debian's way to
 # say so; a policy that is there already stays. A dangling link or a kill leaves at most this file, which says whose it is.
 policy=/usr/sbin/policy-rc.d
 if [ ! -e "$policy" ]; then
@@ -83,9 +91,17 @@ get "$@" || { apt-get update -q && get "$@"; } || {
 }
 
 # Nor at the next start of the machine.
-case " $* " in
-*" containerd "*) ! command -v systemctl >/dev/null || systemctl -q disable containerd.service || true ;;
-esac
+services() {
+    case $1 in
+    containerd) echo containerd.service ;;
+    docker.io) echo docker.service docker.socket ;;
+    podman) echo podman.service podman.socket podman-restart.service podman-auto-update.service podman-auto-update.timer ;;
+    esac
+}
+for package in "$@"; do
+    # shellcheck disable=SC2046 # a list of words
+    [ -z "$(services "$package")" ] || ! command -v systemctl >/dev/null || systemctl -q disable $(services "$package") || true
+done
 
 left=$(missing | tr '\n' ' ')
 [ -z "$left" ] || give_up "could not install ${left% }"

@@ -3,13 +3,16 @@
 //! A test makes a [`Bundle`], takes a [`Host`] snapshot, calls the runtime, and asserts that the host is as before.
 
 mod bundle;
+pub mod callers;
 mod command;
 mod dice;
 mod host;
+pub mod image;
 pub mod machine;
 pub mod mountinfo;
 mod mutation;
 pub mod processes;
+mod room;
 pub mod spec;
 mod stage;
 mod store;
@@ -24,6 +27,7 @@ pub use command::{Done, LIMIT, Runtime, finish, jail};
 pub use dice::Dice;
 pub use host::Host;
 pub use mutation::mutations;
+pub use room::{Named, Room};
 pub use stage::{left_nothing, running, running_of, runtimes, stage, stage_of};
 pub use store::{entries, is_listed_as, listed};
 pub use tree::{tree, walk};

@@ -1,14 +1,17 @@
-//! The terminal of a jail, as it comes over a console socket.
+//! The terminal of a jail, as it comes over a console socket, and the terminal that a caller is started on.
 
 use std::fs::File;
-use std::io::{IoSliceMut, Read};
+use std::io::{IoSliceMut, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
+use nix::pty::{Winsize, openpty};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
 use serde_json::json;
 
-use crate::Bundle;
+use crate::{Bundle, Done};
 
 /// Asks for a terminal, and for the terminals' file system, which the least configuration has not.
 pub fn with_terminal(bundle: &mut Bundle) {
@@ -47,4 +50,38 @@ pub fn read_all(terminal: &mut File) -> String {
         text.extend_from_slice(&bytes[..read]);
     }
     String::from_utf8_lossy(&text).replace('\r', "")
+}
+
+/// Runs COMMAND under a new terminal of 33 rows and 77 columns on which KEYS are typed; its output is what the terminal
+/// shows.
+///
+/// # Panics
+/// If there is no terminal to have.
+pub fn under_terminal(command: &Command, keys: &str) -> Done {
+    let size = Winsize { ws_row: 33, ws_col: 77, ws_xpixel: 0, ws_ypixel: 0 };
+    let pair = openpty(Some(&size), None).expect("a terminal");
+    let end = || -> Stdio { pair.slave.try_clone().expect("a descriptor").into() };
+    let mut session = Command::new("setsid");
+    session.args(["--ctty", "--wait"]).arg(command.get_program()).args(command.get_args()).env_clear();
+    session.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?)))).env("TERM", "xterm");
+    let mut child = session.stdin(end()).stdout(end()).stderr(end()).spawn().expect("setsid");
+    // The command holds copies of its end; without them and these two the terminal hangs up.
+    drop(session);
+    drop(pair.slave);
+    let mut terminal = File::from(pair.master);
+    terminal.write_all(keys.as_bytes()).expect("a terminal");
+    let shown = std::thread::spawn(move || read_all(&mut terminal));
+    let begin = Instant::now();
+    let mut status = None;
+    while status.is_none() && begin.elapsed() < crate::room::LIMIT {
+        status = child.try_wait().expect("a child of this process");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    if status.is_none() {
+        let pid = child.id().cast_signed();
+        crate::processes::below(pid).into_iter().chain([pid]).for_each(crate::processes::kill);
+        let _ = child.wait();
+    }
+    let out = shown.join().expect("the reader of a terminal");
+    Done { line: crate::command::line(command), status, out, err: String::new() }
 }
