@@ -51,10 +51,13 @@ pub fn open(path: Option<&Path>, format: Format, debug: bool) -> Result<()> {
     Ok(())
 }
 
-/// One warning: on stderr and in the log.
+/// One warning: in the log, or on stderr where there is none. A caller that has a log wants nothing of this on stderr,
+/// which it has made that of the container.
 pub fn warn(text: &str) {
-    eprintln!("jail: warning: {}", sys::error::one_line(text));
-    write("warning", text);
+    match has_file() {
+        true => write("warning", text),
+        false => eprintln!("jail: warning: {}", sys::error::one_line(text)),
+    }
 }
 
 /// The error that ends the program: in the log; the caller prints it.
@@ -66,11 +69,15 @@ pub fn error(error: &Error) {
 pub fn debug(text: impl FnOnce() -> String) {
     if LOG.get().is_some_and(|log| log.debug) {
         let text = text();
-        match LOG.get().is_some_and(|log| log.file.is_some()) {
+        match has_file() {
             true => write("debug", &text),
             false => eprintln!("jail: {text}"),
         }
     }
+}
+
+fn has_file() -> bool {
+    LOG.get().is_some_and(|log| log.file.is_some())
 }
 
 fn write(level: &str, text: &str) {

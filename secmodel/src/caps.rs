@@ -93,7 +93,8 @@ pub fn known() -> Vec<Capability> {
     all
 }
 
-/// The sets of a spec as far as `reach` goes, and one sentence for each capability that is left out, with its place.
+/// The sets of a spec as far as `reach` goes, and one sentence for each reason why some of a
+/// set are left out: buildah asks for fourteen ambient ones that are not inheritable, in each RUN.
 ///
 /// Left out is what the kernel would refuse with EPERM: effective beyond permitted, ambient beyond permitted or
 /// inheritable, inheritable beyond bounding.
@@ -101,26 +102,28 @@ pub fn within(spec: Option<&LinuxCapabilities>, reach: &Reach) -> (Caps, Vec<Str
     let mut warnings = Vec::new();
     let mut take = |set, asked: Option<&Option<Capabilities>>, limits: &[(&CapsHashSet, &str)]| {
         let mut taken = CapsHashSet::new();
+        let mut left = vec![Vec::new(); limits.len()];
         for cap in sorted(asked) {
-            match limits.iter().find(|(limit, _)| !limit.contains(&cap)) {
+            match limits.iter().position(|(limit, _)| !limit.contains(&cap)) {
                 None => _ = taken.insert(cap),
-                Some((_, why)) => {
-                    warnings.push(format!("/process/capabilities/{set}: {cap} is left out: {why}"));
-                }
+                Some(at) => left[at].push(cap.to_string()),
             }
+        }
+        for (caps, (_, why)) in left.iter().zip(limits).filter(|(caps, _)| !caps.is_empty()) {
+            warnings.push(format!("/process/capabilities/{set}: {} left out: {why}", caps.join(", ")));
         }
         taken
     };
-    let known = (&reach.known, "this kernel does not know it");
-    let held = (&reach.permitted, "the caller does not have it");
-    let bounded = (&reach.bounding, "it is not in the caller's bounding set");
+    let known = (&reach.known, "unknown to this kernel");
+    let held = (&reach.permitted, "not held by the caller");
+    let bounded = (&reach.bounding, "not in the caller's bounding set");
     let bounding = take("bounding", spec.map(LinuxCapabilities::bounding), &[known, bounded]);
     let permitted = take("permitted", spec.map(LinuxCapabilities::permitted), &[known, held]);
-    let inside = (&permitted, "it is not in the permitted set");
+    let inside = (&permitted, "not in the permitted set");
     let effective = take("effective", spec.map(LinuxCapabilities::effective), &[known, held, inside]);
-    let below = (&bounding, "it is not in the bounding set");
+    let below = (&bounding, "not in the bounding set");
     let inheritable = take("inheritable", spec.map(LinuxCapabilities::inheritable), &[known, bounded, below]);
-    let inherited = (&inheritable, "it is not in the inheritable set");
+    let inherited = (&inheritable, "not in the inheritable set");
     let ambient = take("ambient", spec.map(LinuxCapabilities::ambient), &[known, held, inside, inherited]);
     let mut dropped: Vec<_> = reach.bounding.difference(&bounding).copied().collect();
     dropped.sort_unstable_by_key(Capability::index);
@@ -195,15 +198,17 @@ mod tests {
         spec.set_permitted(set(&[Oci::Chown]));
         spec.set_effective(set(&[Oci::Chown, Oci::Kill]));
         spec.set_inheritable(set(&[Oci::Chown, Oci::Kill]));
-        spec.set_ambient(set(&[Oci::Chown, Oci::Kill]));
+        spec.set_ambient(set(&[Oci::Chown, Oci::Fowner, Oci::Kill]));
         let (caps, warnings) = within(Some(&spec), &reach(Capability::CAP_SYS_TIME));
         let chown = CapsHashSet::from([Capability::CAP_CHOWN]);
         for set in [&caps.bounding, &caps.permitted, &caps.effective, &caps.inheritable, &caps.ambient] {
             assert_eq!(set, &chown);
         }
         assert_eq!(warnings.len(), 4);
-        let first = "/process/capabilities/bounding: CAP_SYS_TIME is left out: it is not in the caller's bounding set";
+        let first = "/process/capabilities/bounding: CAP_SYS_TIME left out: not in the caller's bounding set";
         assert_eq!(warnings[0], first);
+        let ambient = "/process/capabilities/ambient: CAP_FOWNER, CAP_KILL left out: not in the permitted set";
+        assert_eq!(warnings[3], ambient);
         let (caps, warnings) = within(Some(&spec), &reach(Capability::CAP_SYS_TIME).in_user_namespace());
         assert!(caps.bounding.contains(&Capability::CAP_SYS_TIME));
         assert_eq!(warnings.len(), 3);
