@@ -3,6 +3,7 @@
 //! Where Debian's crun or runc has the bug that a test is about, a control shows that the test would see it.
 #![allow(clippy::unwrap_used, reason = "in a test a panic with the line is the message")]
 
+mod buildah;
 mod caller;
 mod clocks;
 mod command_line;
@@ -11,6 +12,7 @@ mod damage;
 mod default_root;
 mod descriptors;
 mod devices;
+mod docker;
 mod escape;
 mod events;
 mod exec;
@@ -38,6 +40,7 @@ mod net_devices;
 mod notify;
 mod ownership;
 mod pause;
+mod podman;
 mod privilege;
 mod process;
 mod ps;

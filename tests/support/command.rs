@@ -144,7 +144,8 @@ pub fn finish(command: &mut Command, limit: Duration) -> Done {
     Done { line, status, out: out.text(), err: err.text() }
 }
 
-fn wait(child: &mut std::process::Child, limit: Duration) -> Option<ExitStatus> {
+/// Waits for the end of CHILD, at most for LIMIT.
+pub(crate) fn wait(child: &mut std::process::Child, limit: Duration) -> Option<ExitStatus> {
     let end = Instant::now() + limit;
     loop {
         if let Ok(Some(status)) = child.try_wait() {

@@ -91,6 +91,11 @@ pub fn below(pid: i32) -> Vec<i32> {
     found.split_off(1)
 }
 
+/// Every process below a child of this one.
+pub fn below_child(child: &std::process::Child) -> Vec<i32> {
+    i32::try_from(child.id()).map(below).unwrap_or_default()
+}
+
 /// Living processes whose command line, environment or cgroup has this word in it.
 pub fn with_word(word: &str) -> Vec<i32> {
     let own = i32::try_from(std::process::id()).unwrap_or(0);

@@ -4,10 +4,10 @@ use std::fs;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::command::{Done, finish, jail};
-use crate::{Host, installed, processes, require_root, unique, view, wait_for};
+use crate::{Host, entries, installed, processes, require_root, unique, view, wait_for};
 
 /// How long one command of a caller may take: several processes and daemons take part in it.
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
@@ -38,6 +38,7 @@ pub struct Room {
     holder: Child,
     /// Process 1 of the room, as the host counts.
     first: i32,
+    daemons: Vec<Child>,
 }
 
 /// A runtime as callers are told of it.
@@ -61,12 +62,21 @@ impl Room {
         let id = unique();
         let host = Host::snapshot(&id, &[]);
         let mut holder = Command::new("unshare");
-        holder.args(["--mount", "--propagation", "private", "--net", "--pid", "--mount-proc", "--fork", "--kill-child"]);
+        holder.args([
+            "--mount",
+            "--propagation",
+            "private",
+            "--net",
+            "--pid",
+            "--mount-proc",
+            "--fork",
+            "--kill-child",
+        ]);
         holder.args(["sh", "-c", SETUP, "sh", &id]).arg(jail()).stdin(Stdio::null());
         let holder = holder.spawn().expect("unshare, of the package util-linux");
-        let mut room = Room { id, host, holder, first: 0 };
+        let mut room = Room { id, host, holder, first: 0, daemons: Vec::new() };
         wait_for("the first process of a room", || {
-            room.first = processes::below(room.holder.id().cast_signed()).first().copied().unwrap_or(0);
+            room.first = processes::below_child(&room.holder).first().copied().unwrap_or(0);
             room.first != 0 && room.seen(&room.path("ready")).exists()
         });
         Some(room)
@@ -102,7 +112,7 @@ impl Room {
     /// A command in the room, not yet run. Its environment is that of a service.
     pub fn command(&self, words: &[&str]) -> Command {
         let mut command = Command::new("nsenter");
-        command.args(["--target", &self.first.to_string(), "--mount", "--net", "--pid", "--wd=/"]).args(words);
+        command.args(["--target", &self.first.to_string(), "--mount", "--net", "--pid", "--wdns=/"]).args(words);
         command.env_clear().env("PATH", "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin").env("HOME", self.path(""));
         command.env("TMPDIR", self.path("tmp")).stdin(Stdio::null());
         command
@@ -117,12 +127,20 @@ impl Room {
     ///
     /// # Panics
     /// If it cannot be started.
-    pub fn daemon(&self, name: &str, words: &[&str]) -> Child {
+    pub fn daemon(&mut self, name: &str, words: &[&str]) {
         let log = self.seen(&self.write(&format!("{name}.log"), ""));
         let log = File::options().append(true).open(log).expect("the log of a daemon");
         let mut command = self.command(words);
         command.stdout(log.try_clone().expect("a descriptor")).stderr(log);
-        command.spawn().expect("nsenter, of the package util-linux")
+        self.daemons.push(command.spawn().expect("nsenter, of the package util-linux"));
+    }
+
+    /// Ends the latest daemon, and nothing that it has started.
+    pub fn end_daemon(&mut self) {
+        let Some(mut daemon) = self.daemons.pop() else { return };
+        // nsenter is outside of the process name space: its child is the daemon.
+        processes::below_child(&daemon).into_iter().take(1).for_each(processes::kill);
+        let _ = daemon.wait();
     }
 
     /// The binary under test and, as the reference, Debian's runc: what differs between them is a defect, or explained.
@@ -134,26 +152,27 @@ impl Room {
         all
     }
 
-    /// Asserts that no container is left: none in the STORES of runtimes, and no cgroup below that of the room.
+    /// Asserts that RUNTIME has no container left in STORE, and no cgroup below that of the room but those that the caller
+    /// made for itself.
     ///
     /// # Panics
     /// With what is left.
     #[track_caller]
-    pub fn assert_empty(&self, stores: &[&str]) {
-        let names = |store: &&str| crate::entries(&self.seen(store));
-        let left: Vec<String> = stores.iter().flat_map(names).collect();
-        assert!(left.is_empty(), "left in the stores {stores:?}: {left:?}");
+    pub fn assert_empty(&self, runtime: &Named, store: &str) {
+        let left = entries(&self.seen(store));
+        assert!(left.is_empty(), "left in {store}: {left:?}");
+        // runc does not remove the parents of cgroups that it has made.
+        if runtime.name == "runc" {
+            return;
+        }
         let below = format!("{}/", self.id);
-        let mut left = Vec::new();
+        let left = || view::cgroups(&below).into_iter().filter(|path| !path.ends_with("conmon")).collect::<Vec<_>>();
+        let begin = Instant::now();
         // The last process of a cgroup may just be leaving it.
-        for _ in 0..100 {
-            left = view::cgroups(&below);
-            if left.is_empty() {
-                return;
-            }
+        while !left().is_empty() {
+            assert!(begin.elapsed() < Duration::from_secs(1), "cgroups are left: {:?}", left());
             std::thread::sleep(Duration::from_millis(10));
         }
-        panic!("cgroups are left: {left:?}");
     }
 
     /// Ends everything in the room, and asserts that the host is as before.
@@ -170,6 +189,9 @@ impl Room {
         // The kernel ends process 1 of the room with its holder, and all others with process 1.
         let _ = self.holder.kill();
         let _ = self.holder.wait();
+        for mut daemon in self.daemons.drain(..) {
+            let _ = daemon.wait();
+        }
         for _ in 0..500 {
             if !Path::new(&format!("/proc/{}", self.first)).exists() {
                 break;

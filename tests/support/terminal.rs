@@ -5,7 +5,6 @@ use std::io::{IoSliceMut, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use nix::pty::{Winsize, openpty};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, recvmsg};
@@ -71,15 +70,10 @@ pub fn under_terminal(command: &Command, keys: &str) -> Done {
     let mut terminal = File::from(pair.master);
     terminal.write_all(keys.as_bytes()).expect("a terminal");
     let shown = std::thread::spawn(move || read_all(&mut terminal));
-    let begin = Instant::now();
-    let mut status = None;
-    while status.is_none() && begin.elapsed() < crate::room::LIMIT {
-        status = child.try_wait().expect("a child of this process");
-        std::thread::sleep(Duration::from_millis(5));
-    }
+    let status = crate::command::wait(&mut child, crate::room::LIMIT);
     if status.is_none() {
-        let pid = child.id().cast_signed();
-        crate::processes::below(pid).into_iter().chain([pid]).for_each(crate::processes::kill);
+        crate::processes::below_child(&child).into_iter().for_each(crate::processes::kill);
+        let _ = child.kill();
         let _ = child.wait();
     }
     let out = shown.join().expect("the reader of a terminal");

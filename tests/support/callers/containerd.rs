@@ -1,9 +1,9 @@
 //! containerd and its client `ctr`.
 
-use std::process::{Child, Command};
+use std::process::Command;
 
 use crate::command::Done;
-use crate::{Named, Room, image, processes, wait_for};
+use crate::{Named, Room, image, wait_for};
 
 /// What containerd would look for on this machine and must not. `restrict_oom_score_adj`: without CAP_SYS_RESOURCE
 /// nobody can lower a score.
@@ -29,13 +29,12 @@ conf_dir = "@/cni"
 pub struct Containerd {
     /// Where it is.
     pub room: Room,
-    daemon: Child,
 }
 
 impl Containerd {
     /// Starts one; `None` where it is not installed, or this is not root.
     pub fn start() -> Option<Containerd> {
-        let room = Room::open(&["containerd", "ctr"])?;
+        let mut room = Room::open(&["containerd", "ctr"])?;
         let mut config = CONFIG.replace('@', &room.path("containerd"));
         for Named { name, path } in room.runtimes() {
             let table = format!("[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.{name}");
@@ -43,8 +42,8 @@ impl Containerd {
             config += &format!("{table}.options]\nBinaryName = {path:?}\n");
         }
         room.write("containerd/config.toml", config);
-        let daemon = daemon(&room);
-        let containerd = Containerd { room, daemon };
+        daemon(&mut room);
+        let containerd = Containerd { room };
         containerd.answers();
         let archive = image::archive(&containerd.room);
         for space in [&containerd.room.id, "k8s.io"] {
@@ -62,11 +61,8 @@ impl Containerd {
     /// # Panics
     /// If it does not answer.
     pub fn restart(&mut self) {
-        // nsenter is outside of the process name space: its child is the daemon.
-        let pid = self.daemon.id().cast_signed();
-        processes::below(pid).into_iter().take(1).for_each(processes::kill);
-        let _ = self.daemon.wait();
-        self.daemon = daemon(&self.room);
+        self.room.end_daemon();
+        daemon(&mut self.room);
         self.answers();
     }
 
@@ -98,6 +94,7 @@ impl Containerd {
     }
 }
 
-fn daemon(room: &Room) -> Child {
-    room.daemon("containerd", &["containerd", "--config", &room.path("containerd/config.toml")])
+fn daemon(room: &mut Room) {
+    let config = room.path("containerd/config.toml");
+    room.daemon("containerd", &["containerd", "--config", &config]);
 }

@@ -20,7 +20,7 @@ pub struct Docker {
 impl Docker {
     /// Starts one; `None` where it is not installed, or this is not root.
     pub fn start() -> Option<Docker> {
-        let room = Room::open(&["dockerd"])?;
+        let mut room = Room::open(&["dockerd"])?;
         let runtimes: Map<String, Value> =
             room.runtimes().into_iter().map(|Named { name, path }| (name.to_string(), json!({"path": path}))).collect();
         // 0 as the score: without CAP_SYS_RESOURCE nobody can lower it. The name of runc is docker's own, for its default.

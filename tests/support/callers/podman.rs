@@ -33,7 +33,9 @@ impl Podman {
         let (root, run) = (self.room.path("storage"), self.room.path("run"));
         let fixed = [program, "--root", &root, "--runroot", &run, "--storage-driver", "overlay"];
         let mut command = self.room.command(&[&fixed, words].concat());
-        command.env("CONTAINERS_CONF", self.room.path("containers.conf")).env("CONTAINERS_REGISTRIES_CONF", "/dev/null");
+        command
+            .env("CONTAINERS_CONF", self.room.path("containers.conf"))
+            .env("CONTAINERS_REGISTRIES_CONF", "/dev/null");
         command
     }
 
@@ -63,13 +65,15 @@ impl Podman {
         self.room.finish(self.making(runtime, "run", flags, words))
     }
 
-    /// Runs buildah, which has the same images, with these words.
-    pub fn buildah(&self, runtime: &Named, words: &[&str]) -> Done {
+    /// A command of buildah, which has the same images; not yet run.
+    pub fn buildah(&self, runtime: &Named, words: &[&str]) -> Command {
         let mut command = self.plain("buildah", words);
         command.env("BUILDAH_ISOLATION", "oci").env("BUILDAH_RUNTIME", &runtime.path);
-        self.room.finish(command)
+        command
+    }
+
+    /// The folder where a runtime keeps containers, if nobody says where.
+    pub fn store(runtime: &Named) -> String {
+        format!("/run/{}", runtime.name)
     }
 }
-
-/// The folders where runtimes keep containers, if nobody says where.
-pub const STORES: [&str; 2] = ["/run/jail", "/run/runc"];
