@@ -19,6 +19,7 @@ test   busybox-static   -
 test   catatonit        catatonit
 test   conmon           conmon
 test   containerd       containerd
+test   containernetworking-plugins -
 test   crun             crun
 test   docker.io        dockerd
 test   fuse-overlayfs   fuse-overlayfs

@@ -8,6 +8,7 @@ mod caller;
 mod clocks;
 mod command_line;
 mod containerd;
+mod cri;
 mod damage;
 mod default_root;
 mod descriptors;

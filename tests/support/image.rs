@@ -11,7 +11,10 @@ use crate::{Room, rootfs};
 /// The name of the image of busybox.
 pub const BUSYBOX: &str = "localhost/busybox:1";
 
-/// Writes the image of busybox as an archive that every caller can load, and gives its path as the room has it.
+/// The name of the same as the pause container of a pod, whose program only has to be there.
+pub const PAUSE: &str = "localhost/pause:1";
+
+/// Writes both images as an archive that every caller can load, and gives its path as the room has it.
 /// Source: the OCI image specification, config.md, and Docker's image specification, "Combined Image JSON + Filesystem
 /// Changeset Format", whose manifest.json names the parts.
 ///
@@ -23,16 +26,19 @@ pub fn archive(room: &Room) -> String {
     run("tar", &["-cf", "layer.tar", "-C", "rootfs", "."], &folder);
     let sum = run("sha256sum", &["layer.tar"], &folder);
     let layer = format!("sha256:{}", sum.split(' ').next().unwrap_or_default());
-    let config = json!({
-        "architecture": "amd64",
-        "os": "linux",
-        "config": {"Cmd": ["sh"], "Env": ["PATH=/bin"]},
-        "rootfs": {"type": "layers", "diff_ids": [layer]}
-    });
-    let manifest = json!([{"Config": "config.json", "RepoTags": [BUSYBOX], "Layers": ["layer.tar"]}]);
-    fs::write(folder.join("config.json"), config.to_string()).expect("a file of the room");
+    let entry = |name: &str, file: &str, program: &[&str]| {
+        let config = json!({
+            "architecture": "amd64",
+            "os": "linux",
+            "config": {"Cmd": program, "Env": ["PATH=/bin"]},
+            "rootfs": {"type": "layers", "diff_ids": [layer]}
+        });
+        fs::write(folder.join(file), config.to_string()).expect("a file of the room");
+        json!({"Config": file, "RepoTags": [name], "Layers": ["layer.tar"]})
+    };
+    let manifest = json!([entry(BUSYBOX, "busybox.json", &["sh"]), entry(PAUSE, "pause.json", &["sleep", "1000000"])]);
     fs::write(folder.join("manifest.json"), manifest.to_string()).expect("a file of the room");
-    run("tar", &["-cf", "image.tar", "manifest.json", "config.json", "layer.tar"], &folder);
+    run("tar", &["-cf", "image.tar", "manifest.json", "busybox.json", "pause.json", "layer.tar"], &folder);
     room.path("image/image.tar")
 }
 

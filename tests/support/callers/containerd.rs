@@ -16,13 +16,17 @@ state = "@/state"
 [grpc]
 address = "@/sock"
 [plugins."io.containerd.grpc.v1.cri"]
-sandbox_image = "localhost/busybox:1"
+sandbox_image = "localhost/pause:1"
 restrict_oom_score_adj = true
 stream_server_address = "127.0.0.1"
 [plugins."io.containerd.grpc.v1.cri".cni]
 bin_dir = "/usr/lib/cni"
 conf_dir = "@/cni"
 "#;
+
+/// A network for pods: a pair of links of which one end stays in the room, which has a network of its own.
+const NETWORK: &str = r#"{"cniVersion": "0.4.0", "name": "pods", "plugins": [{"type": "ptp",
+  "ipam": {"type": "host-local", "subnet": "10.77.0.0/24"}}]}"#;
 
 /// A containerd with the image of busybox.
 #[derive(Debug)]
@@ -42,6 +46,7 @@ impl Containerd {
             config += &format!("{table}.options]\nBinaryName = {path:?}\n");
         }
         room.write("containerd/config.toml", config);
+        room.write("containerd/cni/pods.conflist", NETWORK);
         daemon(&mut room);
         let containerd = Containerd { room };
         containerd.answers();
