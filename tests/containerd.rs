@@ -119,9 +119,9 @@ fn containerd_hears_of_a_container_that_is_out_of_memory() {
     for runtime in containerd.room.runtimes() {
         println!("with {}", runtime.name);
         let mut events = containerd.command(&["events"]);
-        let log = containerd.room.seen(&containerd.room.write(runtime.name, ""));
+        let log = containerd.room.seen(&containerd.room.write(&runtime.name, ""));
         let mut events = events.stdout(std::fs::File::create(log).unwrap()).stderr(Stdio::null()).spawn().unwrap();
-        let heard = |what: &str| containerd.room.read(runtime.name).contains(what);
+        let heard = |what: &str| containerd.room.read(&runtime.name).contains(what);
         wait_for("the first event", || {
             run(&containerd, &runtime, &[], &["true"]).ok();
             heard("/tasks/exit")
@@ -140,15 +140,15 @@ fn containerd_hears_of_a_container_that_is_out_of_memory() {
 fn containerd_finds_its_containers_again_after_a_restart() {
     let Some(mut containerd) = Containerd::start() else { return };
     for runtime in containerd.room.runtimes() {
-        start(&containerd, &runtime, runtime.name);
+        start(&containerd, &runtime, &runtime.name);
     }
     containerd.restart();
     for runtime in containerd.room.runtimes() {
         println!("with {}", runtime.name);
-        assert_eq!(status(&containerd, runtime.name), "RUNNING", "{}", containerd.log());
-        assert_eq!(exec(&containerd, runtime.name, &["sh", "-c", "exit 3"]).code(), Some(3));
-        end(&containerd, runtime.name);
-        assert!(tests::entries(&containerd.room.seen(&containerd.store())).iter().all(|id| id != runtime.name));
+        assert_eq!(status(&containerd, &runtime.name), "RUNNING", "{}", containerd.log());
+        assert_eq!(exec(&containerd, &runtime.name, &["sh", "-c", "exit 3"]).code(), Some(3));
+        end(&containerd, &runtime.name);
+        assert!(tests::entries(&containerd.room.seen(&containerd.store())).iter().all(|id| *id != runtime.name));
     }
     containerd.room.close();
 }

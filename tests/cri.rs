@@ -99,7 +99,7 @@ fn in_a_pod(scenario: impl Fn(&Pod)) {
     for runtime in containerd.room.runtimes() {
         println!("with {}", runtime.name);
         let config = sandbox(&containerd, &runtime);
-        let run = RunSandbox { config: Some(config.clone()), runtime_handler: runtime.name.to_string() };
+        let run = RunSandbox { config: Some(config.clone()), runtime_handler: runtime.name.clone() };
         let id = client.call::<Sandbox>("RunPodSandbox", &run).unwrap_or_else(|error| panic!("{error}")).id;
         let pod = Pod { containerd: &containerd, client: &client, id, config };
         scenario(&pod);
@@ -114,7 +114,7 @@ fn in_a_pod(scenario: impl Fn(&Pod)) {
 fn sandbox(containerd: &Containerd, runtime: &Named) -> SandboxConfig {
     SandboxConfig {
         metadata: Some(Metadata {
-            name: runtime.name.to_string(),
+            name: runtime.name.clone(),
             uid: format!("{}-{}", runtime.name, containerd.room.id),
             namespace: "default".to_string(),
         }),

@@ -190,7 +190,7 @@ fn podman_writes_a_unit_whose_command_works() {
         podman.room.finish(podman.making(runtime, "create", &["--name", "unit"], &["sleep", "1000"])).ok();
         let unit = call(&["generate", "systemd", "--new", "--name", "unit"]).ok();
         call(&["rm", "unit"]).ok();
-        let unit = unit.replace("\\\n", " ").replace("%t", &podman.room.path("tmp")).replace("%n", runtime.name);
+        let unit = unit.replace("\\\n", " ").replace("%t", &podman.room.path("tmp")).replace("%n", &runtime.name);
         // Not those that stop it: podman 4.3 writes them without the flags that say where its containers are.
         let start = unit.lines().find_map(|line| line.strip_prefix("ExecStart=")).unwrap();
         podman.room.finish(podman.room.command(&start.split_whitespace().collect::<Vec<_>>())).ok();

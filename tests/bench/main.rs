@@ -1,10 +1,13 @@
 //! `bench`: this runtime beside its peers and the bare floor, alternating in one run.
 //!
 //! `bench [--rounds N] [--views v1,v2] [--specs minimal,full] [--markdown] [--check]`
+//! `bench --callers [--rounds N]`
 //!
 //! Only ratios mean anything: the peers are there so that the machine's mood cancels out. `--check` makes a missed bar
-//! of the project the exit code 1.
+//! of the project the exit code 1. `--callers` measures podman, ctr and docker with each runtime, and how much of their
+//! time is the runtime's.
 
+mod callers;
 mod filter;
 mod measure;
 mod subject;
@@ -23,6 +26,7 @@ struct Asked {
     specs: Vec<String>,
     markdown: bool,
     check: bool,
+    callers: bool,
 }
 
 fn main() -> ExitCode {
@@ -35,6 +39,9 @@ fn main() -> ExitCode {
     };
     processes::adopt_orphans();
     println!("{}", machine(asked.rounds));
+    if asked.callers {
+        return callers::measure(asked.rounds);
+    }
     let mut met = true;
     for view in &asked.views {
         if let Err(error) = view.enter() {
@@ -62,12 +69,14 @@ fn parse(mut words: impl Iterator<Item = String>) -> Result<Asked, String> {
         specs: vec!["minimal".to_string(), "full".to_string()],
         markdown: false,
         check: false,
+        callers: false,
     };
     while let Some(word) = words.next() {
         let mut value = || words.next().ok_or(format!("{word} needs a value"));
         match word.as_str() {
             "--markdown" => asked.markdown = true,
             "--check" => asked.check = true,
+            "--callers" => asked.callers = true,
             "--rounds" => {
                 let value = value()?;
                 asked.rounds = value.parse().ok().filter(|n| *n > 0).ok_or(format!("{value} is no count"))?;

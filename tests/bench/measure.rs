@@ -93,7 +93,7 @@ fn fail(subject: &mut Subject, row: &mut Row, error: String) {
 }
 
 /// Milliseconds from before the spawn (posix_spawn(3)) until the program was waited for.
-fn time(command: &mut Command) -> Result<f64, String> {
+pub(crate) fn time(command: &mut Command) -> Result<f64, String> {
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let begin = Instant::now();
     let mut child = command.spawn().map_err(|error| format!("{}: {error}", command.get_program().to_string_lossy()))?;

@@ -28,15 +28,25 @@ impl Row {
 
     /// The time that this part of the rounds stayed below.
     fn quantile(&self, part: f64) -> Option<f64> {
-        let mut times = self.times.clone();
-        times.sort_by(f64::total_cmp);
-        let at = ((times.len() as f64 * part).ceil() as usize).max(1) - 1;
-        times.get(at).copied().filter(|_| self.failure.is_none())
+        quantile(&self.times, part).filter(|_| self.failure.is_none())
     }
 
     fn median(&self) -> Option<f64> {
         self.quantile(0.5)
     }
+}
+
+/// The value that this part of VALUES stays below.
+pub(crate) fn quantile(values: &[f64], part: f64) -> Option<f64> {
+    let mut sorted = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    let at = ((sorted.len() as f64 * part).ceil() as usize).max(1) - 1;
+    sorted.get(at).copied()
+}
+
+/// A number for a reader.
+pub(crate) fn number(value: Option<f64>) -> String {
+    value.map_or("–".to_string(), |value| format!("{value:.2}"))
 }
 
 /// All of one spec on one view.
@@ -82,7 +92,6 @@ impl Table {
     }
 
     fn cells(&self, row: &Row) -> [String; 9] {
-        let number = |value: Option<f64>| value.map_or("–".to_string(), |value| format!("{value:.2}"));
         let count = |value: usize| if value == 0 { "–".to_string() } else { value.to_string() };
         [
             row.verb.to_string(),

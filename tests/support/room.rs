@@ -45,7 +45,7 @@ pub struct Room {
 #[derive(Clone, Debug)]
 pub struct Named {
     /// What it is called in names and messages.
-    pub name: &'static str,
+    pub name: String,
     /// Its program, as the room has it.
     pub path: String,
 }
@@ -145,9 +145,9 @@ impl Room {
 
     /// The binary under test and, as the reference, Debian's runc: what differs between them is a defect, or explained.
     pub fn runtimes(&self) -> Vec<Named> {
-        let mut all = vec![Named { name: "jail", path: self.path("jail-oci") }];
+        let mut all = vec![Named { name: "jail".to_string(), path: self.path("jail-oci") }];
         if installed("runc") {
-            all.push(Named { name: "runc", path: "/usr/sbin/runc".to_string() });
+            all.push(Named { name: "runc".to_string(), path: "/usr/sbin/runc".to_string() });
         }
         all
     }

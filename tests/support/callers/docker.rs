@@ -20,12 +20,20 @@ pub struct Docker {
 impl Docker {
     /// Starts one; `None` where it is not installed, or this is not root.
     pub fn start() -> Option<Docker> {
-        let mut room = Room::open(&["dockerd"])?;
-        let runtimes: Map<String, Value> =
-            room.runtimes().into_iter().map(|Named { name, path }| (name.to_string(), json!({"path": path}))).collect();
-        // 0 as the score: without CAP_SYS_RESOURCE nobody can lower it. The name of runc is docker's own, for its default.
+        let room = Room::open(&["dockerd"])?;
+        let runtimes = room.runtimes();
+        Some(Docker::start_in(room, &runtimes))
+    }
+
+    /// Starts one in a room, that knows these runtimes.
+    pub fn start_in(mut room: Room, runtimes: &[Named]) -> Docker {
+        // The name of runc is docker's own, for its default.
+        let named = runtimes.iter().filter(|runtime| runtime.name != "runc");
+        let named: Map<String, Value> =
+            named.map(|Named { name, path }| (name.clone(), json!({"path": path}))).collect();
+        // 0 as the score: without CAP_SYS_RESOURCE nobody can lower it.
         let config = json!({
-            "runtimes": runtimes.into_iter().filter(|(name, _)| name != "runc").collect::<Map<_, _>>(),
+            "runtimes": named,
             "hosts": [format!("unix://{}", room.path("docker.sock"))],
             "data-root": room.path("data"),
             "exec-root": room.path("exec"),
@@ -45,7 +53,7 @@ impl Docker {
         wait_for("an answer of dockerd", || docker.call(&["version"]).is_ok());
         let archive = image::archive(&docker.room);
         docker.call(&["load", "--input", &archive]).ok();
-        Some(docker)
+        docker
     }
 
     /// A command of docker, not yet run.
@@ -61,7 +69,7 @@ impl Docker {
 
     /// `docker run` of the image without a network, not yet run.
     pub fn running(&self, runtime: &Named, flags: &[&str], words: &[&str]) -> Command {
-        let fixed = ["run", "--network", "none", "--runtime", runtime.name];
+        let fixed = ["run", "--network", "none", "--runtime", &runtime.name];
         self.command(&[&fixed, flags, &[image::BUSYBOX], words].concat())
     }
 
