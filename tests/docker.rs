@@ -28,6 +28,9 @@ fn docker_leads_a_container_from_its_start_to_its_end() {
         assert_eq!(done.ok(), "65534\n/tmp\nb\n");
         call(&["exec", "--detach", "life", "touch", "/tmp/detached"]).ok();
         wait_for("the detached exec", || call(&["exec", "life", "test", "-e", "/tmp/detached"]).is_ok());
+        let done = call(&["exec", "--workdir", "/not/there", "life", "true"]);
+        // docker shows an error of exec as output.
+        assert!(done.code() == Some(126) && done.out.contains("/not/there"), "{done}");
         assert_eq!(call(&["logs", "life"]).ok(), "out\n");
         assert!(call(&["top", "life"]).ok().contains("sleep 1000"));
         let stats = call(&["stats", "--no-stream", "--format", "{{.PIDs}} {{.MemUsage}}", "life"]).ok();

@@ -37,6 +37,8 @@ fn podman_leads_a_container_from_its_start_to_its_end() {
             "id -u; pwd; echo $A",
         ]);
         assert_eq!(done.ok(), "65534\n/tmp\nb\n");
+        let done = call(&["exec", "--workdir", "/not/there", "life", "true"]);
+        assert!(!done.is_ok() && done.err.contains("/not/there"), "{done}");
         assert_eq!(call(&["logs", "life"]).ok(), "out\n");
         assert!(call(&["top", "life"]).ok().contains("sleep 1000"));
         let stats = call(&["stats", "--no-stream", "--format", "{{.PIDs}} {{.MemUsage}}", "life"]).ok();

@@ -117,6 +117,23 @@ fn a_working_directory_that_is_missing_is_made() {
     }
 }
 
+/// A typing error of somebody who looks around must not change the root.
+#[test]
+fn exec_makes_no_working_directory() {
+    if !require_root() {
+        return;
+    }
+    for runtime in runtimes() {
+        let (mut bundle, host) = stage_of(runtime);
+        bundle.start_sleeper();
+        let done = bundle.call(&["exec", "--cwd", "/not/there", &bundle.id, "true"]);
+        assert!(!done.is_ok() && done.err.contains("/not/there") && done.err.contains("no such file"), "{done}");
+        assert!(!bundle.rootfs().join("not").exists());
+        bundle.delete_force().ok();
+        left_nothing(&bundle, &host);
+    }
+}
+
 #[test]
 fn a_working_directory_that_is_a_file_is_named() {
     if !require_root() {

@@ -74,8 +74,8 @@ impl Ask<'_> {
         if let Some(score) = self.process.oom_score_adj() {
             push(Rank::Map, Side::Host, Step::Setting(setting::Step::OomScore(score)));
         }
-        let cwd = text(self.process.cwd().as_os_str().as_bytes(), "/process/cwd")?;
-        push(Rank::Check, Side::Jail, Step::Setting(setting::Step::Directory(cwd)));
+        let path = text(self.process.cwd().as_os_str().as_bytes(), "/process/cwd")?;
+        push(Rank::Check, Side::Jail, Step::Setting(setting::Step::Directory { path, make: self.is_first }));
         for (rank, side, step) in self.scheduling(linux)? {
             push(rank, side, Step::Scheduling(step));
         }

@@ -38,8 +38,9 @@ pub enum Step {
     Limit { name: String, resource: u32, soft: u64, hard: u64 },
     /// Jail: so many descriptors of the caller go to the program.
     Inherit(u32),
-    /// Jail: the working directory, made where it is missing and proved to be inside.
-    Directory(CString),
+    /// Jail: the working directory, proved to be inside. The jail's own program gets one that is missing; `exec`, which
+    /// comes into a root that others use, does not.
+    Directory { path: CString, make: bool },
 }
 
 impl fmt::Display for Step {
@@ -55,7 +56,7 @@ impl fmt::Display for Step {
                 write!(f, "set {name} to {soft}:{hard}")
             }
             Self::Inherit(count) => write!(f, "pass {count} descriptors of the caller on"),
-            Self::Directory(path) => write!(f, "use {} as working directory", path.to_string_lossy()),
+            Self::Directory { path, .. } => write!(f, "use {} as working directory", path.to_string_lossy()),
         }
     }
 }
@@ -112,7 +113,7 @@ impl Step {
                 sys::process::prlimit(nix::unistd::Pid::from_raw(0), *resource, *soft, *hard).doing(step)
             }
             Self::Inherit(count) => inherited(*count).try_for_each(sys::file::keep_on_exec).doing(step),
-            Self::Directory(path) => directory(path),
+            Self::Directory { path, make } => directory(path, *make),
         }
     }
 }
@@ -143,10 +144,10 @@ fn sysctl(path: &CString, value: &str) -> nix::Result<()> {
     write(&file, value.as_bytes()).map(drop)
 }
 
-fn directory(path: &CString) -> Result<()> {
+fn directory(path: &CString, make: bool) -> Result<()> {
     let step = || format!("use {} as working directory", path.to_string_lossy());
     match chdir(path.as_c_str()) {
-        Err(Errno::ENOENT) => {
+        Err(Errno::ENOENT) if make => {
             // Of the jail by now, and closed again before anything else is looked up.
             let root = open("/", OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).doing(step)?;
             drop(storage::beneath::directory(root.as_fd(), path, 0o755)?);
