@@ -332,6 +332,22 @@ fn a_cgroup_mount_shows_the_jails_own_cgroup() {
     }
 }
 
+/// Of version 2 beside version 1 nothing is shown: a systemd inside would take it for its own.
+#[test]
+fn a_cgroup_mount_shows_the_hierarchies_that_runc_shows() {
+    if !require_root() {
+        return;
+    }
+    let mut seen = Vec::new();
+    for runtime in runtimes() {
+        let (mut bundle, host) = stage_of(runtime);
+        bundle.full();
+        seen.push(bundle.script("[ -e /sys/fs/cgroup/cgroup.procs ] || ls /sys/fs/cgroup"));
+        left_nothing(&bundle, &host);
+    }
+    assert!(seen.iter().all(|shown| *shown == seen[0]), "{seen:?}");
+}
+
 /// What container managers ask for, side by side with runc: every mount of the same kind with the same options.
 #[test]
 fn the_usual_mounts_are_those_of_runc() {

@@ -262,7 +262,9 @@ impl Planner {
     }
 }
 
-/// How a mount of type `cgroup` shows the hierarchies: each in a directory of its own, v2 alone as the whole.
+/// How a mount of type `cgroup` shows the hierarchies: each in a directory of its own, v2 alone as the whole. The tree of
+/// v2 that a hybrid host has beside the others stays out, as with runc: a systemd inside that finds it takes it for its
+/// own, cannot use it, and gives up.
 fn hierarchies(cgroups: &[(Rank, Side, cgroup::Step)], layout: &cgroup::Layout) -> Vec<storage::Hierarchy> {
     let leaf = |mount: &Path| {
         cgroups.iter().find_map(|(.., step)| match step {
@@ -276,8 +278,8 @@ fn hierarchies(cgroups: &[(Rank, Side, cgroup::Step)], layout: &cgroup::Layout) 
         let host = leaf(&hierarchy.mount)?;
         Some(storage::Hierarchy { name: name.to_string_lossy().into_owned(), kind, options, host })
     };
-    let v1 = layout.v1.iter().map(|hierarchy| (hierarchy, "cgroup"));
-    v1.chain(layout.v2.iter().map(|hierarchy| (hierarchy, "cgroup2"))).filter_map(show).collect()
+    let v2 = layout.v2.iter().filter(|_| layout.is_pure_v2()).map(|hierarchy| (hierarchy, "cgroup2"));
+    layout.v1.iter().map(|hierarchy| (hierarchy, "cgroup")).chain(v2).filter_map(show).collect()
 }
 
 /// Who is to own the jail's cgroup, as the host counts: the user of its program, where that sees nothing of the tree but
