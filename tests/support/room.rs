@@ -13,7 +13,8 @@ use crate::{Host, entries, installed, processes, require_root, unique, view, wai
 pub(crate) const LIMIT: Duration = Duration::from_secs(60);
 
 /// What process 1 of a room does: everything that a caller would write to, whatever it was told, is a new file system or
-/// a layer over the host's. Then it waits for ever, and as a shell for every orphan.
+/// a layer over the host's; without security modules in sight, nobody loads a profile for the whole machine. Then it waits
+/// for ever, and as a shell for every orphan.
 const SETUP: &str = r#"set -e
 mount -t tmpfs none /run
 mkdir -p "/run/$1/tmp" /run/etc/upper /run/etc/work /run/lock
@@ -23,6 +24,7 @@ mount -t overlay -o lowerdir=/etc,upperdir=/run/etc/upper,workdir=/run/etc/work 
 mount -t tmpfs none /var
 mkdir -p -m 1777 /var/tmp /var/lib /var/log
 mount -t tmpfs none /tmp
+[ ! -d /sys/kernel/security ] || mount -t tmpfs none /sys/kernel/security
 ip link set lo up
 : > "/run/$1/ready"
 while :; do sleep 1000; done
