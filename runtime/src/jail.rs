@@ -3,7 +3,7 @@
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use base::{JailId, Object};
 use nix::sys::stat::fstat;
@@ -17,6 +17,8 @@ use crate::{hooks, process, resctrl, strict, unfinished};
 
 /// How often what looks half-made is looked at again, a millisecond apart.
 const MOMENTS: usize = 3;
+/// The same where its folder is new and empty: whoever made that may wait for a CPU before it can lock it.
+const MOMENTS_OF_A_NEW_ONE: usize = 200;
 
 /// How long a killed process may take to end before anybody is told.
 const MOMENT: Duration = Duration::from_secs(1);
@@ -84,8 +86,10 @@ impl Jail {
     /// Where the journal cannot be read at all.
     pub fn read(entry: Entry) -> Result<Self> {
         let mut jail = Self::look(entry)?;
-        for _ in 0..MOMENTS {
-            if jail.busy || (jail.state.is_ok() && jail.is_made()) {
+        for moment in 0..MOMENTS_OF_A_NEW_ONE {
+            let looks_made = jail.busy || (jail.state.is_ok() && jail.is_made());
+            let is_empty = jail.state.is_err() && jail.records.is_empty();
+            if looks_made || (moment >= MOMENTS && !(is_empty && is_new(&jail.entry)?)) {
                 break;
             }
             // It looks half-made. So it does for microseconds between the making of a folder and its lock, and to one
@@ -387,6 +391,13 @@ impl Jail {
         }
         objects
     }
+}
+
+/// Whether a folder was touched last in this second or the one before.
+fn is_new(entry: &Entry) -> Result<bool> {
+    let changed = fstat(entry).doing(|| format!("look at {}", entry.id))?.st_ctime;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs() as i64);
+    Ok((0..=1).contains(&(now - changed)))
 }
 
 fn is_made(records: &[Record]) -> bool {
