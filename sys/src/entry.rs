@@ -8,8 +8,9 @@
 //! still to choose. The compiler makes such calls out of plain loops, so bytes are read by volatile reads. Source of what
 //! lies on the stack: the System V ABI for x86-64, 3.4.1, and execve(2).
 
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, CString, c_char};
 use std::mem::MaybeUninit;
+use std::os::unix::ffi::OsStringExt;
 use std::sync::atomic::{AtomicI32, Ordering};
 
 use nix::errno::Errno;
@@ -74,6 +75,45 @@ const VERBS: [&CStr; 3] = [c"create", c"run", c"exec"];
 
 /// Why the second start did not come about: an errno, or 0.
 static REFUSED: AtomicI32 = AtomicI32::new(0);
+
+/// In the environment of a start in a user name space that this program made for a caller who is not root
+/// (`runtime/src/prelude.rs`). A caller who sets it has only his own numbers read in another way.
+const MAPPED: &CStr = c"_JAIL_MAPPED=1";
+
+/// Whether this is such a start.
+pub fn is_mapped() -> bool {
+    std::env::var_os("_JAIL_MAPPED").is_some()
+}
+
+/// Starts the program again from a read-only clone of its own file, as the entry point does, where that was refused and
+/// may be allowed by now; `mapped` where the user name space was made for it. Comes back with the reason only.
+pub fn again(mapped: bool) -> nix::Error {
+    const EXE: &str = "/proc/self/exe";
+    let text = |bytes: Vec<u8>| CString::new(bytes).map_err(|_| Errno::EINVAL);
+    let start = || -> nix::Result<std::convert::Infallible> {
+        // The file that runs is on a mount of the name space that was left, of which nothing can be cloned.
+        let (here, running) = (text(nix::fcntl::readlink(EXE)?.into_vec())?, nix::sys::stat::stat(EXE)?);
+        let tree = crate::mount::clone_tree(nix::fcntl::AT_FDCWD, &here, false)?;
+        let found = nix::sys::stat::fstat(&tree)?;
+        if (found.st_dev, found.st_ino) != (running.st_dev, running.st_ino) {
+            return Err(Errno::ESTALE);
+        }
+        let attr = crate::mount::MountAttr { set: libc::MOUNT_ATTR_RDONLY, ..Default::default() };
+        crate::mount::mount_setattr(&tree, false, &attr)?;
+        let words = std::env::args_os().map(|word| text(word.into_vec())).collect::<nix::Result<Vec<_>>>()?;
+        let kept = KEPT.iter().filter_map(|name| {
+            let value = std::env::var_os(name.to_str().ok()?.trim_end_matches('='))?;
+            Some(text([name.to_bytes(), value.as_encoded_bytes()].concat()))
+        });
+        let marks = std::iter::once(MARK).chain(mapped.then_some(MAPPED)).map(|mark| Ok(mark.to_owned()));
+        let environment = marks.chain(kept).collect::<nix::Result<Vec<_>>>()?;
+        nix::unistd::execveat(&tree, c"", &words, &environment, nix::fcntl::AtFlags::AT_EMPTY_PATH)
+    };
+    match start() {
+        Ok(never) => match never {},
+        Err(errno) => errno,
+    }
+}
 
 /// Whether this is the second start, from the clone.
 ///

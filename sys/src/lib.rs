@@ -9,6 +9,7 @@ pub mod file;
 pub mod mount;
 pub mod process;
 pub mod schedule;
+pub mod user;
 
 pub use error::{Doing, Error, Kind, Result};
 pub use process::Child;
