@@ -1,12 +1,13 @@
 //! Which hierarchies of cgroups this mount name space shows, and where.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 
 use nix::errno::Errno;
 use nix::sys::statfs::{CGROUP_SUPER_MAGIC, CGROUP2_SUPER_MAGIC, FsType, statfs};
 use sys::{Doing, Result};
 
+use crate::plan::place;
 use crate::step::read;
 
 /// Where every distribution mounts cgroups.
@@ -33,6 +34,8 @@ pub struct Layout {
     /// The trees of v1, `freezer` last: objects are undone newest first, and nothing dies while it is frozen. That it is
     /// last, and v2 the first, is also how [`crate::freezer`] finds them.
     pub v1: Vec<Hierarchy>,
+    /// Where the jail's cgroups are to be, if only what was delegated to one who is not root of the host is in this.
+    pub delegated: Option<PathBuf>,
 }
 
 impl Layout {
@@ -48,14 +51,46 @@ impl Layout {
             read => read.doing(|| "read /proc/self/cgroup")?,
         };
         if top == CGROUP2_SUPER_MAGIC {
-            return Ok(Self { v2: v2(TOP.into(), &own)?, v1: Vec::new() });
+            return Ok(Self { v2: v2(TOP.into(), &own)?, ..Self::default() });
         }
         let unified = Path::new(TOP).join("unified");
         let v2 = match file_system(&unified)? {
             Some(CGROUP2_SUPER_MAGIC) => v2(unified, &own)?,
             _ => None,
         };
-        Ok(Self { v2, v1: v1(&own)? })
+        Ok(Self { v2, v1: v1(&own)?, delegated: None })
+    }
+
+    /// What is left of it for one who is not root of the host: the hierarchies in which he may make `path` and enter it.
+    ///
+    /// Where no path is given it is one near the caller's own: beside that, where its parent was delegated too, since on v2
+    /// what is below a cgroup with processes of its own cannot be limited.
+    #[must_use]
+    pub fn delegated_to_caller(&self, path: Option<&Path>, id: &str) -> Self {
+        let near = |above: usize| {
+            let own = self.hierarchies().next()?.own.ancestors().nth(above)?;
+            // Out of sight of this cgroup name space.
+            if own.components().any(|part| part == Component::ParentDir) {
+                return None;
+            }
+            Some(own.join(format!("jail-{id}")))
+        };
+        let left = |path: PathBuf| {
+            let open = |hierarchy: &&Hierarchy| hierarchy.is_delegated(&path);
+            let v2 = self.v2.as_ref().filter(open).cloned();
+            let v1 = self.v1.iter().filter(open).cloned().collect();
+            Self { v2, v1, delegated: Some(path) }
+        };
+        let some = |layout: &Self| layout.hierarchies().next().is_some();
+        match path {
+            Some(path) => left(path.to_owned()),
+            None => [near(1), near(0)]
+                .into_iter()
+                .flatten()
+                .map(left)
+                .find(some)
+                .unwrap_or_else(|| left(format!("/jail-{id}").into())),
+        }
     }
 
     /// Whether the host has v2 and nothing else.
@@ -83,6 +118,22 @@ impl Hierarchy {
     /// Whether this hierarchy has `controller` at its root.
     pub fn has(&self, controller: &str) -> bool {
         self.controllers.iter().any(|c| c == controller)
+    }
+
+    /// Whether a directory can be made at `path` with the caller's own right to it, and a process of his be moved there.
+    fn is_delegated(&self, path: &Path) -> bool {
+        let Ok(dir) = place(self, path) else { return false };
+        let may_write = sys::user::may_write;
+        // What is there already is above it, or is it.
+        let Some(above) = dir.ancestors().skip(1).find(|dir| dir.exists()) else { return false };
+        if !above.starts_with(&self.mount) || !may_write(above) || (dir.exists() && !may_write(&dir)) {
+            return false;
+        }
+        // On v2 the right to move is that to the nearest directory above both places: admin-guide/cgroup-v2, "Delegation
+        // Containment".
+        let own = self.mount.join(self.own.strip_prefix("/").unwrap_or(&self.own));
+        let common = above.ancestors().find(|dir| own.starts_with(dir)).unwrap_or(&self.mount);
+        common.join("tasks").exists() || may_write(&common.join("cgroup.procs"))
     }
 }
 

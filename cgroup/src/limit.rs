@@ -125,6 +125,9 @@ pub(crate) fn limits(resources: &LinuxResources, now: &Now) -> Result<Vec<Limit>
     Ok(limits)
 }
 
+const NOT_DELEGATED: &str = "no cgroup with that controller is the caller's to make; `systemd-run --user --scope -p \
+                             Delegate=yes` gives one on a host with cgroup v2, or leave the limit out";
+
 /// Refuses a limit that no controller of this host can enforce.
 pub(crate) fn can_limit(limits: &[Limit], layout: &Layout) -> Result<()> {
     for limit in limits.iter() {
@@ -139,6 +142,7 @@ pub(crate) fn can_limit(limits: &[Limit], layout: &Layout) -> Result<()> {
         let why = match lacks {
             Way::Never(why) => (*why).to_owned(),
             _ if limit.home(layout).is_some() => continue,
+            _ if layout.delegated.is_some() => NOT_DELEGATED.to_owned(),
             _ if controller.is_empty() => "this host has no cgroup v2".to_owned(),
             _ => format!("this host has no {controller} controller"),
         };
@@ -205,7 +209,7 @@ mod tests {
             controllers: names.iter().map(|name| (*name).to_owned()).collect(),
             own: "/".into(),
         };
-        Layout { v2: v2.map(hierarchy), v1: v1.iter().map(|name| hierarchy(&[name])).collect() }
+        Layout { v2: v2.map(hierarchy), v1: v1.iter().map(|name| hierarchy(&[name])).collect(), delegated: None }
     }
 
     #[test]

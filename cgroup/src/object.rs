@@ -14,9 +14,12 @@ use crate::process;
 /// The kind of every object of this crate. Its name is the directory's absolute path, its `unique` the mark on it.
 pub const KIND: &str = "cgroup";
 
-/// The extended attribute with the mark. `trusted.*` works on v1 and v2 of every kernel (`user.*` only since Linux 5.7,
-/// and not on every v1), and nobody without `CAP_SYS_ADMIN` on the host, so no jail, can forge or even see it.
-const XATTR: &std::ffi::CStr = c"trusted.jail";
+/// The extended attribute with the mark. `trusted.*` works on v1 and v2 of every kernel, and nobody without
+/// `CAP_SYS_ADMIN` on the host, so no jail, can forge or even see it. One who is not root of the host cannot either, and
+/// takes `user.*` (since Linux 5.7): whoever may write to the directory can change that, which makes it a stranger's.
+fn attribute() -> &'static std::ffi::CStr {
+    if sys::user::is_host_root() { c"trusted.jail" } else { c"user.jail" }
+}
 
 /// What a mark begins with on a directory that is only above jails: any jail may remove it when it is empty.
 const PARENT: &str = "parent:";
@@ -40,7 +43,7 @@ pub(crate) enum Mark {
 impl Mark {
     /// Reads the mark on `dir`.
     pub(crate) fn of(dir: &Path) -> nix::Result<Self> {
-        let bytes = match sys::file::get_xattr(dir, XATTR) {
+        let bytes = match sys::file::get_xattr(dir, attribute()) {
             Err(Errno::ENOENT) => return Ok(Self::Missing),
             bytes => bytes?,
         };
@@ -60,7 +63,7 @@ pub(crate) fn parent_mark(mark: &str) -> String {
 }
 
 pub(crate) fn set_mark(dir: &Path, mark: &str) -> nix::Result<()> {
-    sys::file::set_xattr(dir, XATTR, mark.as_bytes())
+    sys::file::set_xattr(dir, attribute(), mark.as_bytes())
 }
 
 /// Whether two marks are of the same jail: only the nonce after the last '-' may differ.

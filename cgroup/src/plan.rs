@@ -30,7 +30,11 @@ pub fn plan(
     layout: &Layout,
 ) -> Result<Vec<(Rank, Side, Step)>> {
     let usual = PathBuf::from(format!("/jail-{id}"));
-    let (steps, _) = steps(path.unwrap_or(&usual), mark, resources, layout)?;
+    if let Some(path) = path.filter(|_| layout.delegated.is_some() && layout.hierarchies().next().is_none()) {
+        let way = "the caller may not make it; leave it out, or let root delegate a cgroup above it";
+        return Err(Error::unsupported(format!("use /linux/cgroupsPath {path:?}: {way}")));
+    }
+    let (steps, _) = steps(layout.delegated.as_deref().or(path).unwrap_or(&usual), mark, resources, layout)?;
     Ok(placed(steps))
 }
 
@@ -44,10 +48,15 @@ pub(crate) fn steps(
     check(path)?;
     let limits = resources.map(|of| limits(of, &Now::default())).transpose()?.unwrap_or_default();
     can_limit(&limits, layout)?;
-    let rules = match resources.and_then(|r| r.devices().as_ref()).filter(|list| !list.is_empty()) {
+    let mut rules = match resources.and_then(|r| r.devices().as_ref()).filter(|list| !list.is_empty()) {
         Some(list) => device::rules(list)?,
         None => Vec::new(),
     };
+    if layout.delegated.is_some() {
+        // The kernel takes them from the host's root alone. No device can be made in a user name space, and those of the
+        // host are as open to the jail as to its owner.
+        rules.clear();
+    }
     if !rules.is_empty() && layout.v2.is_none() && !layout.v1.iter().any(|h| h.has("devices")) {
         return Err(Error::unsupported("apply /linux/resources/devices: this host has no devices controller"));
     }

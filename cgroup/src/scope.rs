@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use base::{Object, Rank, Side};
-use nix::unistd::{Pid, geteuid};
+use nix::unistd::Pid;
 use oci_spec::runtime::LinuxResources;
 use sys::{Child, Doing, Error, Kind, Result};
 
@@ -53,8 +53,9 @@ impl Systemd {
     /// `Invalid` for a path that is none, `Unsupported` where there is no systemd to talk to.
     pub fn look(path: Option<&Path>, id: &str) -> Result<Self> {
         let name = Name::of(path, id)?;
-        if !geteuid().is_root() {
-            return Err(Error::unsupported("use --systemd-cgroup: without root it is not carried out yet"));
+        if !sys::user::is_host_root() {
+            let way = "without it the cgroup is made where one was delegated";
+            return Err(Error::unsupported(format!("use --systemd-cgroup: only root of the host can yet; {way}")));
         }
         let bus = Bus::open(Instant::now() + PATIENCE, "use --systemd-cgroup").map_err(|mut error| {
             error.what += "; without --systemd-cgroup the cgroup is made directly";
@@ -430,7 +431,7 @@ mod tests {
 
     #[test]
     fn process_1_is_born_between_the_start_of_the_scope_and_the_end_of_who_holds_it() {
-        let v2 = Layout { v2: Some(hierarchy("/c", &["pids"])), v1: Vec::new() };
+        let v2 = Layout { v2: Some(hierarchy("/c", &["pids"])), ..Layout::default() };
         let steps = planned(&v2, None).unwrap();
         assert!(
             steps[0]
@@ -450,7 +451,7 @@ mod tests {
     #[test]
     fn on_v1_process_1_is_moved_to_where_systemd_looks_before_who_holds_the_scope_ends() {
         let v1 = vec![hierarchy("/c/systemd", &["name=systemd"]), hierarchy("/c/pids", &["pids"])];
-        let steps = planned(&Layout { v2: None, v1 }, None).unwrap();
+        let steps = planned(&Layout { v1, ..Layout::default() }, None).unwrap();
         assert!(steps[0].contains("BlockIOAccounting=yes"), "{}", steps[0]);
         let moved = "Meanwhile: move process 1 into /c/systemd/a.slice/p-n.scope, end the process that held the scope"
             .to_owned();
@@ -461,7 +462,7 @@ mod tests {
 
     #[test]
     fn a_name_that_another_unit_has_is_refused_before_anything_is_touched() {
-        let v2 = Layout { v2: Some(hierarchy("/c", &["pids"])), v1: Vec::new() };
+        let v2 = Layout { v2: Some(hierarchy("/c", &["pids"])), ..Layout::default() };
         let unit = |description: &str, state: &str| {
             Some(Unit { description: description.to_owned(), state: state.to_owned() })
         };

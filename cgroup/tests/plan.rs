@@ -15,18 +15,18 @@ fn hierarchy(mount: &str, controllers: &str, own: &str) -> Hierarchy {
 
 fn v2() -> Layout {
     let tree = hierarchy("/sys/fs/cgroup", "cpuset cpu io memory pids", "/user.slice/me");
-    Layout { v2: Some(tree), v1: Vec::new() }
+    Layout { v2: Some(tree), ..Layout::default() }
 }
 
 fn v1() -> Layout {
     let trees = [("memory", "/"), ("cpuset", "/"), ("devices", "/"), ("pids", "/system/me"), ("freezer", "/")];
     let v1 = trees.map(|(name, own)| hierarchy(&format!("/cg/{name}"), name, own)).to_vec();
-    Layout { v2: None, v1 }
+    Layout { v1, ..Layout::default() }
 }
 
 fn hybrid() -> Layout {
     let v1 = vec![hierarchy("/cg/pids", "pids", "/"), hierarchy("/cg/cpu,cpuacct", "cpu cpuacct", "/")];
-    Layout { v2: Some(hierarchy("/cg/unified", "memory", "/")), v1 }
+    Layout { v2: Some(hierarchy("/cg/unified", "memory", "/")), v1, delegated: None }
 }
 
 fn try_text(path: Option<&str>, resources: &str, layout: &Layout) -> sys::Result<Vec<String>> {

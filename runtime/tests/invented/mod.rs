@@ -18,7 +18,7 @@ fn hierarchy(mount: &str, controllers: &[&str]) -> Hierarchy {
 /// A host with systemd and nothing but cgroups of version 2.
 pub fn v2() -> Layout {
     let controllers = ["cpuset", "cpu", "io", "memory", "hugetlb", "pids", "rdma"];
-    Layout { v2: Some(hierarchy("/sys/fs/cgroup", &controllers)), v1: Vec::new() }
+    Layout { v2: Some(hierarchy("/sys/fs/cgroup", &controllers)), ..Layout::default() }
 }
 
 /// A host with the controllers in trees of version 1, and a tree of version 2 without any.
@@ -28,6 +28,7 @@ pub fn hybrid() -> Layout {
     Layout {
         v2: Some(hierarchy("/sys/fs/cgroup/unified", &[])),
         v1: controllers.iter().map(|name| hierarchy(&format!("/sys/fs/cgroup/{name}"), &[name])).collect(),
+        delegated: None,
     }
 }
 
