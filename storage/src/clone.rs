@@ -310,9 +310,12 @@ impl Public {
 
     fn open(at: BorrowedFd, path: &CStr, flags: OFlag) -> Result<Option<Self>> {
         let step = || format!("open {} of the host", path.to_string_lossy());
-        let Some(fd) = if_there(open(at, path, flags)).doing(step)? else {
-            return Ok(None);
+        let found = match open(at, path, flags) {
+            // Who is not root of the host sees that it is not public before he could look at it.
+            Err(Errno::EACCES) => return Ok(None),
+            found => if_there(found).doing(step)?,
         };
+        let Some(fd) = found else { return Ok(None) };
         let stat = fstat(&fd).doing(step)?;
         Ok(Some(Self { fd, stat }))
     }

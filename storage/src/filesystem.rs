@@ -50,6 +50,11 @@ impl FileSystem {
         let step = || format!("mount {} on {}", self.kind.to_string_lossy(), self.target.to_string_lossy());
         let fs = fsopen(&self.kind).map_err(|errno| match errno {
             Errno::ENODEV => Error::unsupported(format!("{}: this kernel has no such file system", step())),
+            Errno::EPERM if self.kind.to_bytes() == b"sysfs" => {
+                let why =
+                    "it takes a network name space that belongs to the same user name space; bind /sys without one";
+                Error::new(Kind::Denied, format!("{}: {why}", step()))
+            }
             other => Error::kernel(step(), other),
         })?;
         let said = |errno| match fs_reason(&fs) {
