@@ -24,8 +24,12 @@ pub(crate) struct Args {
 #[derive(Debug, Group)]
 pub(crate) struct Globals {
     /// Folder of the jails' state
-    #[arg(long, value_name = "DIR", default_value = runtime::store::DEFAULT)]
-    pub(crate) root: PathBuf,
+    #[arg(
+        long,
+        value_name = "DIR",
+        help = "Folder of the jails' state [default: /run/jail, or $XDG_RUNTIME_DIR/jail]"
+    )]
+    root: Option<PathBuf>,
     /// File that errors and warnings are appended to
     #[arg(long, value_name = "FILE")]
     pub(crate) log: Option<PathBuf>,
@@ -38,7 +42,7 @@ pub(crate) struct Globals {
     /// Let systemd make the cgroups of a new jail
     #[arg(long)]
     pub(crate) systemd_cgroup: bool,
-    /// Accepted for runc's callers: root is what this program needs
+    /// Accepted for runc's callers: the kernel says whether the caller is root
     #[arg(long, hide = true, value_name = "BOOL", value_parser = ["true", "false", "auto"])]
     rootless: Option<String>,
     /// Accepted for runc's callers: there is no checkpoint that could use it
@@ -56,6 +60,11 @@ enum LogFormat {
 }
 
 impl Globals {
+    /// The store.
+    pub(crate) fn root(&self) -> PathBuf {
+        self.root.clone().unwrap_or_else(runtime::store::default)
+    }
+
     pub(crate) fn format(&self) -> Format {
         match self.log_format {
             LogFormat::Text => Format::Text,

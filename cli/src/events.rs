@@ -34,7 +34,7 @@ fn interval(word: &str) -> std::result::Result<Duration, String> {
 /// `events`.
 pub(crate) fn events(globals: &Globals, verb: &Events) -> Result<i32> {
     let id = JailId::new(&verb.id)?;
-    let watched = Watched::open(&globals.root, &id)?;
+    let watched = Watched::open(&globals.root(), &id)?;
     match verb.stats {
         true => tell(&watched.statistics()?).map(|_| 0),
         false => watched.follow(verb.interval, tell).map(|()| 0),

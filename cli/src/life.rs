@@ -8,6 +8,7 @@ use runtime::create::{self, Request};
 use runtime::foreground::{self, Signals};
 use runtime::inherit::Inherited;
 use runtime::notify::Notify;
+use runtime::prelude::{self, Users, Way};
 use runtime::{exec, friendly, jail, pause, process, protect};
 use sys::{Error, Result};
 
@@ -20,7 +21,7 @@ pub(crate) fn create(globals: &Globals, verb: &Create, inherited: Inherited) -> 
         return dry_run(&request);
     }
     terminal_has_a_taker(&request)?;
-    protect::ensure()?;
+    protect::ensure(|| way_of(&request))?;
     create::make(&request, true).map(|_| 0)
 }
 
@@ -33,8 +34,13 @@ pub(crate) fn run(globals: &Globals, verb: &Run, inherited: Inherited) -> Result
     if verb.detach {
         terminal_has_a_taker(&request)?;
     }
-    protect::ensure()?;
+    protect::ensure(|| way_of(&request))?;
     runtime::start::run(&request, verb.detach, verb.keep)
+}
+
+/// How one who is not root gets to where the jail can be made.
+fn way_of(request: &Request) -> Result<Way> {
+    Users::of(&request.spec).map(|users| Way::New(Box::new(users)))
 }
 
 fn dry_run(request: &Request) -> Result<i32> {
@@ -57,14 +63,15 @@ fn request(globals: &Globals, verb: &Create, attended: bool, mut inherited: Inhe
         return Err(Error::unsupported("use --no-pivot: without pivot_root(2) the host's tree stays in reach"));
     }
     let id = JailId::new(&verb.id)?;
-    let Bundle { path, spec, config } = match &verb.bundle {
+    let Bundle { path, mut spec, config } = match &verb.bundle {
         Some(folder) => bundle::read(folder)?,
         None if args::is_oci_name() => bundle::read(Path::new("."))?,
         None => default_bundle(verb, attended)?,
     };
+    prelude::translate(&mut spec)?;
     inherited.notify = Notify::find(&spec, attended)?;
     Ok(Request {
-        root: globals.root.clone(),
+        root: globals.root(),
         id,
         bundle: path,
         spec,
@@ -86,7 +93,7 @@ fn default_bundle(verb: &Create, attended: bool) -> Result<Bundle> {
 
 /// `start`.
 pub(crate) fn start(globals: &Globals, verb: &Named) -> Result<i32> {
-    runtime::start::start(&globals.root, &JailId::new(&verb.id)?).map(|()| 0)
+    runtime::start::start(&globals.root(), &JailId::new(&verb.id)?).map(|()| 0)
 }
 
 /// `exec`.
@@ -99,9 +106,9 @@ pub(crate) fn exec(globals: &Globals, verb: Exec, inherited: Inherited) -> Resul
         return Err(Error::unsupported(format!("use --ignore-paused: {why}")));
     }
     let id = JailId::new(&verb.id)?;
-    protect::ensure()?;
+    protect::ensure(|| exec::way(&globals.root(), &id))?;
     let request = exec::Request {
-        root: globals.root.clone(),
+        root: globals.root(),
         id,
         console_socket: verb.console_socket.clone(),
         pid_file: verb.pid_file.clone(),
@@ -145,27 +152,27 @@ fn wish(verb: &Exec) -> Result<exec::Wish> {
 /// `kill`.
 pub(crate) fn kill(globals: &Globals, verb: &Kill) -> Result<i32> {
     let signal = process::signal(&verb.signal)?;
-    let store = runtime::store::Store::open(&globals.root)?;
+    let store = runtime::store::Store::open(&globals.root())?;
     jail::Jail::open(store.as_ref(), &JailId::new(&verb.id)?)?.kill(signal, verb.all).map(|()| 0)
 }
 
 /// `pause`.
 pub(crate) fn pause(globals: &Globals, verb: &Named) -> Result<i32> {
-    pause::pause(&globals.root, &JailId::new(&verb.id)?).map(|()| 0)
+    pause::pause(&globals.root(), &JailId::new(&verb.id)?).map(|()| 0)
 }
 
 /// `resume`.
 pub(crate) fn resume(globals: &Globals, verb: &Named) -> Result<i32> {
-    pause::resume(&globals.root, &JailId::new(&verb.id)?).map(|()| 0)
+    pause::resume(&globals.root(), &JailId::new(&verb.id)?).map(|()| 0)
 }
 
 /// `delete`.
 pub(crate) fn delete(globals: &Globals, verb: &Delete) -> Result<i32> {
-    jail::delete(&globals.root, &JailId::new(&verb.id)?, verb.force).map(|()| 0)
+    jail::delete(&globals.root(), &JailId::new(&verb.id)?, verb.force).map(|()| 0)
 }
 
 /// `cleanup`: what is broken is removed, what runs is left alone.
 pub(crate) fn cleanup(globals: &Globals) -> Result<i32> {
-    jail::cleanup(&globals.root)?.iter().for_each(|id| println!("{id}"));
+    jail::cleanup(&globals.root())?.iter().for_each(|id| println!("{id}"));
     Ok(0)
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use base::JailId;
-use nix::unistd::{Pid, Uid, User};
+use nix::unistd::Pid;
 use runtime::friendly;
 use runtime::jail::{self, Jail, Status, Summary};
 use runtime::store::Store;
@@ -17,7 +17,7 @@ use crate::show;
 
 /// `state`: the OCI document.
 pub(crate) fn state(globals: &Globals, verb: &Named) -> Result<i32> {
-    let store = Store::open(&globals.root)?;
+    let store = Store::open(&globals.root())?;
     let jail = Jail::open(store.as_ref(), &JailId::new(&verb.id)?)?;
     let summary = Summary::of(&jail);
     if let Status::Broken(_) = summary.status {
@@ -27,10 +27,7 @@ pub(crate) fn state(globals: &Globals, verb: &Named) -> Result<i32> {
 }
 
 fn document(summary: &Summary) -> Value {
-    let owner = summary.owner.map(|uid| match User::from_uid(Uid::from_raw(uid)) {
-        Ok(Some(user)) => user.name,
-        _ => uid.to_string(),
-    });
+    let owner = summary.owner.map(|uid| account(uid).unwrap_or_else(|| uid.to_string()));
     let mut document = json!({
         "ociVersion": summary.version,
         "id": summary.id.as_str(),
@@ -50,9 +47,17 @@ fn document(summary: &Summary) -> Value {
     document
 }
 
+/// The name of a user in passwd(5), which is read here: for one who is not in it, libc would load the modules of
+/// nsswitch.conf(5), which a static program cannot.
+fn account(uid: u32) -> Option<String> {
+    let table = std::fs::read_to_string("/etc/passwd").ok()?;
+    let found = table.lines().find(|line| line.split(':').nth(2).is_some_and(|number| number.parse() == Ok(uid)))?;
+    found.split(':').next().map(str::to_owned)
+}
+
 /// `list`.
 pub(crate) fn list(globals: &Globals, verb: &List) -> Result<i32> {
-    let all = jail::list(&globals.root)?;
+    let all = jail::list(&globals.root())?;
     if verb.quiet {
         return show::print(&all.iter().map(|jail| format!("{}\n", jail.id)).collect::<String>());
     }
@@ -81,7 +86,7 @@ pub(crate) fn list(globals: &Globals, verb: &List) -> Result<i32> {
 
 /// `ps`: numbers of the host, or the lines that its ps(1) has for them.
 pub(crate) fn ps(globals: &Globals, verb: &Ps) -> Result<i32> {
-    let store = Store::open(&globals.root)?;
+    let store = Store::open(&globals.root())?;
     let jail = Jail::open(store.as_ref(), &JailId::new(&verb.id)?)?;
     if verb.format == Show::Json {
         let pids: Vec<_> = jail.processes().into_iter().map(Pid::as_raw).collect();
@@ -126,7 +131,7 @@ pub(crate) fn spec(verb: &Spec) -> Result<i32> {
         }
         other => other.doing(step)?,
     };
-    let spec = if verb.rootless { friendly::rootless() } else { friendly::template() };
+    let spec = if verb.rootless { friendly::rootless()? } else { friendly::template() };
     file.write_all(format!("{spec:#}\n").as_bytes()).doing(step)?;
     Ok(0)
 }

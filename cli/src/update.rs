@@ -97,7 +97,7 @@ pub(crate) fn update(globals: &Globals, verb: Update) -> Result<i32> {
         Some(path) => Change::read(path)?,
         None => Change::of(wish(verb.options)?),
     };
-    change(&globals.root, &id, &asked).map(|()| 0)
+    change(&globals.root(), &id, &asked).map(|()| 0)
 }
 
 fn wish(options: Options) -> Result<Wish> {

@@ -91,8 +91,12 @@ pub(crate) fn clone_annotation() -> (String, String) {
 ///
 /// # Errors
 /// `Unsupported` or `Invalid`, with the JSON pointer.
-pub fn confinement(process: &Process, spec: &Spec, cache: Option<&OwnedFd>) -> Result<secmodel::Confinement> {
-    let mut reach = secmodel::Reach::of_caller()?;
+pub fn confinement(
+    process: &Process,
+    spec: &Spec,
+    cache: Option<&OwnedFd>,
+    mut reach: secmodel::Reach,
+) -> Result<secmodel::Confinement> {
     if namespace::has(spec, LinuxNamespaceType::User) {
         reach = reach.in_user_namespace();
     }
@@ -120,7 +124,7 @@ pub fn confinement(process: &Process, spec: &Spec, cache: Option<&OwnedFd>) -> R
     })
 }
 
-/// Whether this process may raise a hard limit: has CAP_SYS_RESOURCE.
-pub fn may_raise_limits() -> bool {
-    ::caps::has_cap(None, ::caps::CapSet::Effective, ::caps::Capability::CAP_SYS_RESOURCE).unwrap_or(false)
+/// Whether this process, which reaches that far, may raise a hard limit: has CAP_SYS_RESOURCE on the host itself.
+pub fn may_raise_limits(reach: &secmodel::Reach) -> bool {
+    reach.permitted.contains(&::caps::Capability::CAP_SYS_RESOURCE) && sys::user::is_host_root()
 }

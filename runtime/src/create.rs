@@ -24,7 +24,7 @@ use crate::pid_file::PidFile;
 use crate::plan::{Plan, Step};
 use crate::planner::{self, Input};
 use crate::store::{self, Entry, State, Store};
-use crate::{birth, bundle, document, jail, label, namespace, process, resctrl};
+use crate::{birth, bundle, document, jail, label, members, namespace, prelude, process, resctrl};
 
 /// What `create` and `run` are asked for.
 #[derive(Debug)]
@@ -73,7 +73,14 @@ pub struct Made {
 /// # Errors
 /// As [`planner::plan`].
 pub fn plan(request: &Request, cache: Option<&OwnedFd>) -> Result<(Plan, String)> {
-    let layout = cgroup::Layout::read()?;
+    let mut layout = cgroup::Layout::read()?;
+    if !sys::user::is_host_root() {
+        let path = request.spec.linux().as_ref().and_then(|linux| linux.cgroups_path().as_deref());
+        layout = layout.delegated_to_caller(path, request.id.as_str());
+        if layout.hierarchies().next().is_none() && !namespace::is_new(&request.spec, LinuxNamespaceType::Pid) {
+            crate::log::warn(members::UNKNOWN);
+        }
+    }
     let mark = format!("{}-{:08x}", Store::mark(&request.root, &request.id), nonce());
     let process = request.spec.process().as_ref().ok_or_else(|| Error::invalid("use /process: it is missing"))?;
     let linux = request.spec.linux().as_ref();
@@ -88,6 +95,7 @@ pub fn plan(request: &Request, cache: Option<&OwnedFd>) -> Result<(Plan, String)
         }
         None => Cow::Borrowed(&request.spec),
     };
+    let reach = secmodel::Reach::of_caller()?;
     let plan = planner::plan(&Input {
         id: &request.id,
         bundle: &request.bundle,
@@ -98,8 +106,8 @@ pub fn plan(request: &Request, cache: Option<&OwnedFd>) -> Result<(Plan, String)
         console_socket: request.console_socket.as_deref(),
         terminal_size: size,
         new_keyring: !request.no_new_keyring,
-        confinement: bundle::confinement(process, &request.spec, cache)?,
-        may_raise: bundle::may_raise_limits(),
+        may_raise: bundle::may_raise_limits(&reach),
+        confinement: bundle::confinement(process, &request.spec, cache, reach)?,
         resctrl: resctrl::mount_for(&request.spec),
         modules: label::Modules::read_for(process, request.spec.linux().as_ref()),
         inherited: &request.inherited,
@@ -231,7 +239,7 @@ impl Making<'_> {
             bundle: self.request.bundle.clone(),
             created: humantime::format_rfc3339_nanos(SystemTime::now()).to_string(),
             boot: store::boot()?,
-            owner: nix::unistd::geteuid().as_raw(),
+            owner: prelude::caller()?.0,
             mark: mark.to_owned(),
             config: self.request.config.clone(),
         })

@@ -1,9 +1,10 @@
 //! Another program in a running jail: the same process 1's side with a shorter list.
 
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use base::{Ctx, JailId, Rank, Side};
+use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sched::{CloneFlags, setns};
 use nix::sys::stat::Mode;
@@ -17,9 +18,10 @@ use crate::create::started;
 use crate::inherit::Inherited;
 use crate::init::{self, Starter};
 use crate::jail::{Jail, Status, not_running};
-use crate::namespace::{self, has};
+use crate::namespace::{self, has, is_new};
 use crate::pid_file::PidFile;
 use crate::plan::{Plan, Planned, Step};
+use crate::prelude::{self, Way};
 use crate::program::{self, Ask};
 use crate::store::Store;
 use crate::{bundle, label, listener, process, resctrl, setting};
@@ -46,6 +48,20 @@ pub struct Running {
     pub child: Child,
     /// Its terminal, where it has one and no socket took it.
     pub terminal: Option<OwnedFd>,
+}
+
+/// How one who is not root of the host gets to where a jail of his can be entered.
+///
+/// # Errors
+/// As [`exec`].
+pub fn way(root: &Path, id: &JailId) -> Result<Way> {
+    let jail = Jail::open(Store::open(root)?.as_ref(), id)?;
+    match jail.status() {
+        (Status::Created | Status::Running, Some(pid)) => {
+            prelude::of_jail(pid, is_new(&jail.spec()?, LinuxNamespaceType::User))
+        }
+        _ => Err(not_running(format!("exec in {id}"))),
+    }
 }
 
 /// Starts a program in a running jail. `process` makes its document from the jail's specification.
@@ -120,7 +136,14 @@ fn clone(plan: &Plan, ctx: &mut Ctx, pidfd: &OwnedFd) -> Result<(Channel, Child)
     let (mine, theirs) = Channel::pair("the process of exec")?;
     let cgroup = ctx.cgroup.take();
     let cloned = sys::process::clone3(0, cgroup.as_ref().map(std::os::fd::AsFd::as_fd));
-    match cloned.doing(|| "clone a process into the jail")? {
+    let cloned = cloned.map_err(|errno| match errno {
+        Errno::EACCES if !sys::user::is_host_root() => {
+            let way = "the caller's cgroup is not below the one that was delegated with the jail's";
+            Error::new(Kind::Denied, format!("clone a process into the jail: {way}"))
+        }
+        other => Error::kernel("clone a process into the jail", other),
+    });
+    match cloned? {
         Fork::Child => {
             drop(mine);
             match enter(pidfd, namespaces(&plan.spec)) {
@@ -163,6 +186,7 @@ fn plan(request: &Request, jail: &Jail, spec: Spec, document: &Process, cache: O
     if request.inherited.count() > 0 {
         push(Rank::Limit, Side::Jail, Step::Setting(setting::Step::Inherit(request.inherited.count())));
     }
+    let reach = secmodel::Reach::of_caller()?;
     let ask = Ask {
         process: document,
         is_first: false,
@@ -170,11 +194,11 @@ fn plan(request: &Request, jail: &Jail, spec: Spec, document: &Process, cache: O
         new_keyring: true,
         console_socket: request.console_socket.as_deref(),
         terminal_size: sys::file::terminal_size(std::io::stdin()).ok(),
-        may_raise: bundle::may_raise_limits(),
+        may_raise: bundle::may_raise_limits(&reach),
         modules: label::Modules::read_for(document, None),
     };
     let linux = spec.linux().as_ref().ok_or_else(|| Error::invalid("use /linux: it is missing"))?;
-    let (early, late) = confinement(bundle::confinement(document, &spec, cache)?, &spec)?;
+    let (early, late) = confinement(bundle::confinement(document, &spec, cache, reach)?, &spec)?;
     steps.extend(early);
     steps.extend(ask.steps(0, linux)?);
     steps.extend(late);

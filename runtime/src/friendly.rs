@@ -1,8 +1,9 @@
 //! The jail that `jail run NAME` makes: the default root, its own name spaces, the default confinement.
 
-use nix::unistd::{getegid, geteuid};
 use serde_json::{Value, json};
 use sys::{Error, Kind, Result};
+
+use crate::prelude;
 
 /// What /proc and /sys hold of the host that a jail has no use for.
 const MASKED: &[&str] = &[
@@ -81,38 +82,61 @@ pub fn template() -> Value {
 
 /// The same for a user name space in which the caller is root, and with nothing that only the host's root could make: the
 /// host's network stack and /sys, and no limits.
-pub fn rootless() -> Value {
+///
+/// # Errors
+/// Where the caller cannot be told.
+pub fn rootless() -> Result<Value> {
     let mut spec = template();
-    let map = |id: u32| json!([{ "containerID": 0, "hostID": id, "size": 1 }]);
-    spec["linux"]["uidMappings"] = map(geteuid().as_raw());
-    spec["linux"]["gidMappings"] = map(getegid().as_raw());
+    map_caller(&mut spec)?;
     spec["linux"]["resources"] = json!({});
     if let Some(namespaces) = spec["linux"]["namespaces"].as_array_mut() {
         namespaces.retain(|namespace| namespace["type"] != "network");
-        namespaces.push(json!({ "type": "user" }));
     }
     if let Some(mounts) = spec["mounts"].as_array_mut() {
         mounts.retain(|mount| mount["type"] != "cgroup");
-        for mount in mounts {
-            if mount["type"] == "sysfs" {
-                *mount = json!({ "destination": "/sys", "type": "none", "source": "/sys",
-                    "options": ["rbind", "nosuid", "noexec", "nodev", "ro"] });
-            }
-            // That group is not in the map.
-            if let Some(options) = mount["options"].as_array_mut() {
-                options.retain(|option| option != "gid=5");
-            }
+        for mount in mounts.iter_mut().filter(|mount| mount["type"] == "sysfs") {
+            *mount = json!({ "destination": "/sys", "type": "none", "source": "/sys",
+                "options": ["rbind", "nosuid", "noexec", "nodev", "ro"] });
         }
     }
-    spec
+    Ok(spec)
+}
+
+/// Gives a specification a user name space in which the caller is root and nobody else is anybody.
+fn map_caller(spec: &mut Value) -> Result<()> {
+    let map = |id: u32| json!([{ "containerID": 0, "hostID": id, "size": 1 }]);
+    let (uid, gid) = prelude::caller()?;
+    spec["linux"]["uidMappings"] = map(uid);
+    spec["linux"]["gidMappings"] = map(gid);
+    if let Some(namespaces) = spec["linux"]["namespaces"].as_array_mut() {
+        namespaces.push(json!({ "type": "user" }));
+    }
+    leave_terminals_to_caller(spec);
+    Ok(())
+}
+
+/// The group of terminals is not one of the jail's.
+fn leave_terminals_to_caller(spec: &mut Value) {
+    for options in
+        spec["mounts"].as_array_mut().into_iter().flatten().filter_map(|mount| mount["options"].as_array_mut())
+    {
+        options.retain(|option| option != "gid=5");
+    }
 }
 
 /// The text of the specification of a jail on the default root: a clone of the tree at `tree` by the allow list.
 ///
 /// # Errors
-/// Where the default profile cannot be written down, which is a defect.
+/// Where the default profile cannot be written down, which is a defect, and where the caller cannot be told.
 pub fn spec(name: &str, tree: &str, command: &[String], terminal: bool) -> Result<String> {
     let mut spec = template();
+    if !sys::user::is_host_root() {
+        match prelude::is_root_of_name_space() {
+            false => map_caller(&mut spec)?,
+            true if !prelude::has_group(5) => leave_terminals_to_caller(&mut spec),
+            true => {}
+        }
+    }
     let (key, value) = crate::bundle::clone_annotation();
     spec["annotations"] = json!({ key: value });
     spec["root"] = json!({ "path": tree });

@@ -13,7 +13,7 @@ use sys::{Doing, Error, Kind, Result};
 
 use crate::journal::{self, Process, Record};
 use crate::store::{self, Entry, State, Store};
-use crate::{hooks, process, resctrl, strict, unfinished};
+use crate::{hooks, members, process, resctrl, strict, unfinished};
 
 /// How often what looks half-made is looked at again, a millisecond apart.
 const MOMENTS: usize = 3;
@@ -218,12 +218,24 @@ impl Jail {
 
     /// Every process of it, as the caller's pid name space counts, in ascending order.
     pub fn processes(&self) -> Vec<Pid> {
-        cgroup::processes(&self.objects())
+        let objects = self.objects();
+        if !members::has_cgroups(&objects)
+            && let (Ok(spec), Some(first)) = (self.spec(), self.status().1)
+        {
+            return members::of(first, &spec);
+        }
+        cgroup::processes(&objects)
     }
 
     /// Whether a process is in the jail's cgroups: its number and start time alone could be another's after a reboot,
     /// or be written by somebody else. Where the host has no cgroups there is nothing to ask.
+    ///
+    /// One who is not root of the host relies on his own journal: he may have no cgroups, and the jail may write to those
+    /// that he has.
     fn is_inside(&self, process: Process) -> bool {
+        if !sys::user::is_host_root() {
+            return true;
+        }
         let objects = self.objects();
         cgroup::contain(&objects, Pid::from_raw(process.pid))
             || (objects.is_empty() && cgroup::Layout::read().is_ok_and(|layout| layout.hierarchies().next().is_none()))
@@ -281,7 +293,13 @@ impl Jail {
     fn signal(&self, signal: i32, all: bool) -> Result<()> {
         let step = || format!("kill {}", self.entry.id);
         if all {
-            return cgroup::kill_all(&self.objects(), signal);
+            let objects = self.objects();
+            if !members::has_cgroups(&objects)
+                && let Some(first) = self.status().1
+            {
+                return members::kill(first, &self.spec()?, signal);
+            }
+            return cgroup::kill_all(&objects, signal);
         }
         match self.open_process()? {
             Some(pidfd) => match sys::process::pidfd_send_signal(pidfd, signal) {

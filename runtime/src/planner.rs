@@ -200,7 +200,7 @@ impl Planner {
             bundle: input.bundle,
             hierarchies,
             cgroup_namespace: namespace::is_new(input.spec, LinuxNamespaceType::Cgroup),
-            user_namespace: has(input.spec, LinuxNamespaceType::User),
+            may_make_nodes: !has(input.spec, LinuxNamespaceType::User) && input.layout.delegated.is_none(),
             clone: input.clone.clone(),
             selinux: input.modules.selinux,
             slot: self.slot,

@@ -18,8 +18,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 use sys::{Doing, Error, Kind, Result};
 
-/// Where the store is when nobody says otherwise.
-pub const DEFAULT: &str = "/run/jail";
+/// Where the store is when nobody says otherwise: of the host's root.
+const DEFAULT: &str = "/run/jail";
 /// Written once, before anything is made.
 const STATE: &str = "state.json";
 /// The socket on which process 1 waits for `start`.
@@ -87,7 +87,10 @@ impl Store {
         match Self::open(path)? {
             Some(store) => Ok(store),
             None => {
-                let step = || format!("make the store {}", path.display());
+                let step = || match sys::user::is_host_root() {
+                    true => format!("make the store {}", path.display()),
+                    false => format!("make the store {} (XDG_RUNTIME_DIR or --root names another)", path.display()),
+                };
                 std::os::unix::fs::DirBuilderExt::mode(std::fs::DirBuilder::new().recursive(true), 0o700)
                     .create(path)
                     .doing(step)?;
@@ -213,6 +216,18 @@ impl Store {
     /// As unlinkat(2).
     pub fn remove_stray(&self, id: &JailId) -> Result<()> {
         unlink(&self.fd, id.as_str(), UnlinkatFlags::NoRemoveDir).doing(|| format!("remove {id}"))
+    }
+}
+
+/// Where the store is when nobody says otherwise. That of one who is not root of the host is in the folder that his
+/// session has for such things, `$XDG_RUNTIME_DIR`; root of a user name space may have a `/run` of its own.
+pub fn default() -> PathBuf {
+    let session = std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| Path::new(folder).is_absolute());
+    match session {
+        _ if sys::user::is_host_root() => PathBuf::from(DEFAULT),
+        Some(folder) => Path::new(&folder).join("jail"),
+        None if sys::user::euid() == 0 => PathBuf::from(DEFAULT),
+        None => PathBuf::from(format!("/run/user/{}/jail", sys::user::euid())),
     }
 }
 

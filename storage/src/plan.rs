@@ -40,8 +40,8 @@ pub struct Request<'a> {
     pub hierarchies: &'a [Hierarchy],
     /// Whether the jail has a cgroup name space of its own.
     pub cgroup_namespace: bool,
-    /// Whether the jail has a user name space of its own: it cannot make device nodes then.
-    pub user_namespace: bool,
+    /// Whether the jail's side can make device nodes: not in a user name space.
+    pub may_make_nodes: bool,
     /// An empty directory of the host; given where the root is to be a clone of the host's root.
     pub clone: Option<CString>,
     /// Whether this host has SELinux.
@@ -208,7 +208,7 @@ impl Planner<'_> {
 
     /// A node, or where the jail may make none, a bind of the host's node of the same path.
     fn device(&mut self, device: Device) -> Result<()> {
-        if !self.request.user_namespace {
+        if self.request.may_make_nodes {
             self.jail(Rank::Device, Step::Node(device));
             return Ok(());
         }
