@@ -48,6 +48,7 @@ mod ps;
 mod pure_v2;
 mod races;
 mod resources;
+mod rootless;
 mod run;
 mod scheduling;
 mod signals;
