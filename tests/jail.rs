@@ -42,6 +42,7 @@ mod notify;
 mod ownership;
 mod pause;
 mod podman;
+mod podman_rootless;
 mod privilege;
 mod process;
 mod ps;
