@@ -5,6 +5,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use tests::trace::{self, Act, Follow};
 use tests::{
     Bundle, Host, LIMIT, finish, jail, left_nothing, processes, require_root, runtimes, stage, stage_of, view, wait_for,
 };
@@ -270,4 +271,30 @@ fn a_program_that_goes_after_the_create_is_named_by_the_start() {
     assert!(bundle.start().fails().contains("/bin/mine"));
     bundle.delete_force().ok();
     left_nothing(&bundle, &host);
+}
+
+/// A table of files that is full for a moment, in the place where a verb asks whether process 1 lives.
+#[test]
+fn a_jail_that_cannot_be_looked_at_has_not_ended() {
+    if !require_root() {
+        return;
+    }
+    let (mut bundle, host) = stage();
+    bundle.start_sleeper();
+    let pid = bundle.pid().unwrap();
+    let mut blind = |call: &trace::Call| match trace::describe(call) {
+        text if text.starts_with("open") && text.contains(&format!("/proc/{pid}/stat\"")) => Act::Fail(libc::ENFILE),
+        _ => Act::Go,
+    };
+    let id = bundle.id.clone();
+    for words in
+        [&["delete", &id][..], &["kill", &id, "TERM"], &["exec", &id, "true"], &["pause", &id], &["state", &id]]
+    {
+        let traced = trace::run(&mut bundle.command(words), Follow::Main, None, LIMIT, &mut blind);
+        let text = traced.done.fails();
+        assert!(text.contains(&format!("/proc/{pid}/stat: file table overflow")), "{words:?}: {text}");
+        assert_eq!((bundle.status().as_deref(), bundle.pid()), (Some("running"), Some(pid)), "{words:?}");
+    }
+    bundle.delete_force().ok();
+    host.assert_unchanged();
 }

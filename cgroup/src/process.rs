@@ -35,10 +35,46 @@ pub fn processes(objects: &[Object]) -> Vec<Pid> {
 }
 
 /// Whether `pid` is in one of the jail's cgroups, or below; stops at the first that has it.
-pub fn contain(objects: &[Object], pid: Pid) -> bool {
-    let mut leaves = objects.iter().filter(|object| object::is_ours(object)).map(|leaf| PathBuf::from(&leaf.name));
-    // Nearly always it is in the directory itself, in whichever hierarchy; only then is it worth to look below.
-    leaves.any(|leaf| members(std::slice::from_ref(&leaf)).contains(&pid) || members(&tree(&leaf)).contains(&pid))
+///
+/// # Errors
+/// Where none has it, and not all of them could be asked.
+pub fn contain(objects: &[Object], pid: Pid) -> Result<bool> {
+    let mut unknown = None;
+    for leaf in objects.iter().filter(|object| object::is_leaf(object)) {
+        match holds(leaf, pid) {
+            Ok(true) => return Ok(true),
+            Ok(false) => {}
+            Err(error) => unknown = unknown.or(Some(error)),
+        }
+    }
+    unknown.map_or(Ok(false), Err)
+}
+
+/// Whether `pid` is in the directory of `leaf`, which carries its mark, or below.
+fn holds(leaf: &Object, pid: Pid) -> Result<bool> {
+    let mut left = vec![PathBuf::from(&leaf.name)];
+    match object::Mark::of(&left[0]).doing(|| format!("read the mark of {leaf}"))? {
+        object::Mark::Jail(mark) if mark == leaf.unique => {}
+        _ => return Ok(false),
+    }
+    // Nearly always it is in the directory itself.
+    while let Some(dir) = left.pop() {
+        let path = dir.join("cgroup.procs");
+        let text = match fs::read_to_string(&path) {
+            Err(error) if is_gone(&error) => continue,
+            // A threaded one, which the jail itself can make: its processes are those of the directory above.
+            Err(error) if error.raw_os_error() == Some(Errno::EOPNOTSUPP as i32) => String::new(),
+            text => text.doing(|| format!("read {}", path.display()))?,
+        };
+        if text.lines().any(|line| line.parse() == Ok(pid.as_raw())) {
+            return Ok(true);
+        }
+        match try_below(&dir) {
+            Err(Errno::ENOENT | Errno::ENODEV) => {}
+            dirs => left.extend(dirs.doing(|| format!("list {}", dir.display()))?),
+        }
+    }
+    Ok(false)
 }
 
 /// Sends `signal` to every process of the jail, those included that are born meanwhile.
@@ -185,16 +221,24 @@ pub(crate) fn tree(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-/// The directories in `dir`; none where it is gone.
+/// The directories in `dir`; none where it is gone or cannot be read.
+pub(crate) fn below(dir: &Path) -> Vec<PathBuf> {
+    try_below(dir).unwrap_or_default()
+}
+
+/// The directories in `dir`.
 ///
 /// std's own iterator panics where closing the directory is answered by an error.
-pub(crate) fn below(dir: &Path) -> Vec<PathBuf> {
-    let Ok(mut open) = Dir::open(dir, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()) else {
-        return Vec::new();
-    };
-    let dirs = open.iter().flatten().filter(|entry| entry.file_type() == Some(Type::Directory));
-    let names = dirs.map(|entry| entry.file_name().to_owned()).filter(|name| !matches!(name.to_bytes(), b"." | b".."));
-    names.map(|name| dir.join(OsStr::from_bytes(name.to_bytes()))).collect()
+fn try_below(dir: &Path) -> nix::Result<Vec<PathBuf>> {
+    let mut open = Dir::open(dir, OFlag::O_RDONLY | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+    let mut dirs = Vec::new();
+    for entry in open.iter() {
+        let entry = entry?;
+        if entry.file_type() == Some(Type::Directory) && !matches!(entry.file_name().to_bytes(), b"." | b"..") {
+            dirs.push(dir.join(OsStr::from_bytes(entry.file_name().to_bytes())));
+        }
+    }
+    Ok(dirs)
 }
 
 /// The processes in `dirs` that can be signalled.

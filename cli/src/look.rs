@@ -19,7 +19,7 @@ use crate::show;
 pub(crate) fn state(globals: &Globals, verb: &Named) -> Result<i32> {
     let store = Store::open(&globals.root())?;
     let jail = Jail::open(store.as_ref(), &JailId::new(&verb.id)?)?;
-    let summary = Summary::of(&jail);
+    let summary = Summary::of(&jail)?;
     if let Status::Broken(_) = summary.status {
         jail.state()?;
     }

@@ -47,7 +47,7 @@ impl Watched {
         let store = Store::open(root)?;
         let jail = Jail::open(store.as_ref(), id)?;
         let step = || format!("watch {id}");
-        match (jail.open_process()?, jail.status().0) {
+        match (jail.open_process()?, jail.status()?.0) {
             (_, Status::Broken(reason)) => {
                 Err(Error::new(Kind::WrongState, format!("{}: it is broken: {reason}", step())))
             }

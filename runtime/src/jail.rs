@@ -185,22 +185,28 @@ impl Jail {
     }
 
     /// Where it is in its life, and its process 1 as long as that is alive.
-    pub fn status(&self) -> (Status, Option<Pid>) {
+    ///
+    /// # Errors
+    /// Where nobody knows whether that is alive: a jail that cannot be looked at has not ended.
+    pub fn status(&self) -> Result<(Status, Option<Pid>)> {
         let state = match &self.state {
             Ok(state) => state,
             // Its deletion removes the state last but one.
-            Err(_) if self.busy && self.process().is_some() => return (Status::Stopped, None),
-            Err(_) if self.busy => return (Status::Creating, None),
-            Err(reason) => return (Status::Broken(reason.clone()), None),
+            Err(_) if self.busy && self.process().is_some() => return Ok((Status::Stopped, None)),
+            Err(_) if self.busy => return Ok((Status::Creating, None)),
+            Err(reason) => return Ok((Status::Broken(reason.clone()), None)),
         };
         if store::boot().is_ok_and(|boot| boot != state.boot) {
-            return (Status::Stopped, None);
+            return Ok((Status::Stopped, None));
         }
         if let Some(reason) = &self.damaged {
-            return (Status::Broken(reason.clone()), None);
+            return Ok((Status::Broken(reason.clone()), None));
         }
-        let process = self.process().filter(|process| process.is_alive() && self.is_inside(*process));
-        match process.map(|process| Pid::from_raw(process.pid)) {
+        let process = match self.process() {
+            Some(process) if process.is_alive()? && self.is_inside(process)? => Some(process),
+            _ => None,
+        };
+        Ok(match process.map(|process| Pid::from_raw(process.pid)) {
             Some(pid) if self.is_made() && self.is_paused() => (Status::Paused, Some(pid)),
             // The state is held until process 1 becomes the program.
             Some(pid) if !self.held => (Status::Running, Some(pid)),
@@ -208,7 +214,7 @@ impl Jail {
             None if self.is_made() => (Status::Stopped, None),
             _ if self.busy => (Status::Creating, None),
             _ => (Status::Broken("its creation was interrupted".to_owned()), None),
-        }
+        })
     }
 
     /// Whether its cgroups are frozen.
@@ -232,13 +238,15 @@ impl Jail {
     ///
     /// One who is not root of the host relies on his own journal: he may have no cgroups, and the jail may write to those
     /// that he has.
-    fn is_inside(&self, process: Process) -> bool {
+    fn is_inside(&self, process: Process) -> Result<bool> {
         if !sys::user::is_host_root() {
-            return true;
+            return Ok(true);
         }
         let objects = self.objects();
-        cgroup::contain(&objects, Pid::from_raw(process.pid))
-            || (objects.is_empty() && cgroup::Layout::read().is_ok_and(|layout| layout.hierarchies().next().is_none()))
+        match objects.is_empty() {
+            true => Ok(cgroup::Layout::read()?.hierarchies().next().is_none()),
+            false => cgroup::contain(&objects, Pid::from_raw(process.pid)),
+        }
     }
 
     /// A descriptor of process 1, where it is alive and the jail's.
@@ -246,10 +254,11 @@ impl Jail {
     /// # Errors
     /// As pidfd_open(2).
     pub fn open_process(&self) -> Result<Option<OwnedFd>> {
-        match self.process() {
+        let Some(process) = self.process() else { return Ok(None) };
+        match process.open()? {
             // Asked after it was opened: the answer is about what the descriptor holds.
-            Some(process) => Ok(process.open()?.filter(|_| self.is_inside(process))),
-            None => Ok(None),
+            Some(pidfd) if self.is_inside(process)? => Ok(Some(pidfd)),
+            _ => Ok(None),
         }
     }
 
@@ -260,7 +269,7 @@ impl Jail {
     pub fn open_with_status(&self) -> Result<(Option<OwnedFd>, Status)> {
         let pidfd = self.process().map(|process| process.open()).transpose()?.flatten();
         // As above: asked after it was opened.
-        Ok((pidfd, self.status().0))
+        Ok((pidfd, self.status()?.0))
     }
 
     /// Sends a signal to process 1, or to all. To a paused jail it comes when that is resumed; SIGKILL resumes it, since
@@ -339,7 +348,7 @@ impl Jail {
         }
         // Read again under the lock: what was read before may be old.
         let jail = Self::read(store.entry(&id)?)?.locked();
-        let (status, _) = jail.status();
+        let (status, _) = jail.status()?;
         if only_broken && !matches!(status, Status::Broken(_)) {
             return Ok(());
         }
@@ -543,12 +552,15 @@ pub struct Summary {
 
 impl Summary {
     /// Describes a jail.
-    pub fn of(jail: &Jail) -> Self {
-        let (status, pid) = jail.status();
+    ///
+    /// # Errors
+    /// As [`Jail::status`].
+    pub fn of(jail: &Jail) -> Result<Self> {
+        let (status, pid) = jail.status()?;
         let state = jail.state.as_ref().ok();
         let spec = jail.spec().ok();
         let root = spec.as_ref().and_then(|spec| spec.root().as_ref()).map(|root| root.path().clone());
-        Self {
+        Ok(Self {
             id: jail.entry.id.clone(),
             status,
             pid,
@@ -558,7 +570,7 @@ impl Summary {
             version: spec.as_ref().map(|spec| spec.version().clone()),
             rootfs: state.and_then(|state| root.map(|root| state.bundle.join(root))),
             annotations: spec.and_then(|spec| spec.annotations().clone()).unwrap_or_default().into_iter().collect(),
-        }
+        })
     }
 
     fn broken(id: JailId, reason: String) -> Self {
@@ -586,8 +598,8 @@ pub fn list(root: &Path) -> Result<Vec<Summary>> {
     let Some(store) = Store::open(root)? else { return Ok(Vec::new()) };
     let mut all = Vec::new();
     for id in store.ids()? {
-        match store.entry(&id).and_then(Jail::read) {
-            Ok(jail) => all.push(Summary::of(&jail)),
+        match store.entry(&id).and_then(Jail::read).and_then(|jail| Summary::of(&jail)) {
+            Ok(summary) => all.push(summary),
             // Deleted since the names were read.
             Err(error) if error.kind == Kind::NotFound => {}
             Err(error) => all.push(Summary::broken(id, error.to_string())),

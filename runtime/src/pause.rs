@@ -18,7 +18,7 @@ use crate::store::Store;
 pub fn pause(root: &Path, id: &JailId) -> Result<()> {
     let store = Store::open(root)?;
     let (jail, _lock) = Jail::open_locked(store.as_ref(), id)?;
-    let why = match jail.status() {
+    let why = match jail.status()? {
         (Status::Running | Status::Created, pid) => return freeze(&jail, pid),
         (Status::Broken(reason), _) => format!("it is broken: {reason}"),
         (other, _) => format!("container not running: it is {other}"),
@@ -42,7 +42,7 @@ fn freeze(jail: &Jail, pid: Option<Pid>) -> Result<()> {
 pub fn resume(root: &Path, id: &JailId) -> Result<()> {
     let store = Store::open(root)?;
     let (jail, _lock) = Jail::open_locked(store.as_ref(), id)?;
-    match jail.status() {
+    match jail.status()? {
         (Status::Paused, _) => cgroup::freezer::thaw(&jail.objects()),
         (other, _) => {
             let why = format!("container not paused: it is {other}");

@@ -15,8 +15,20 @@ use crate::journal::Process;
 /// When process `pid` started, and whether it has ended but was not waited for yet; `None` where there is none.
 ///
 /// Source: proc_pid_stat(5), fields 3 and 22.
-pub fn start_time(pid: Pid) -> Option<(u64, bool)> {
-    let stat = std::fs::read(format!("/proc/{pid}/stat")).ok()?;
+///
+/// # Errors
+/// As open(2) and read(2): nothing is known of the process then, and least of all that it has ended.
+pub fn start_time(pid: Pid) -> Result<Option<(u64, bool)>> {
+    let path = format!("/proc/{pid}/stat");
+    match std::fs::read(&path) {
+        Err(error) if matches!(error.raw_os_error().map(Errno::from_raw), Some(Errno::ENOENT | Errno::ESRCH)) => {
+            Ok(None)
+        }
+        stat => Ok(start_in(&stat.doing(|| format!("read {path}"))?)),
+    }
+}
+
+fn start_in(stat: &[u8]) -> Option<(u64, bool)> {
     // The name of the program stands in parentheses and may contain anything, also parentheses.
     let rest = &stat[stat.iter().rposition(|byte| *byte == b')')? + 2..];
     let mut words = rest.split(|byte| *byte == b' ');
@@ -40,21 +52,24 @@ impl Process {
     /// # Errors
     /// Where it has ended meanwhile.
     pub fn of(pid: Pid) -> Result<Self> {
-        match start_time(pid) {
+        match start_time(pid)? {
             Some((start, _)) => Ok(Self { pid: pid.as_raw(), start }),
             None => Err(Error::kernel(format!("look at process {pid}"), Errno::ESRCH)),
         }
     }
 
     /// Whether it runs.
-    pub fn is_alive(&self) -> bool {
-        matches!(start_time(Pid::from_raw(self.pid)), Some((start, false)) if start == self.start)
+    ///
+    /// # Errors
+    /// As [`start_time`].
+    pub fn is_alive(&self) -> Result<bool> {
+        Ok(matches!(start_time(Pid::from_raw(self.pid))?, Some((start, false)) if start == self.start))
     }
 
     /// A descriptor of it; `None` where it has ended, or its number is another process's now.
     ///
     /// # Errors
-    /// As pidfd_open(2).
+    /// As pidfd_open(2) and [`start_time`].
     pub fn open(&self) -> Result<Option<OwnedFd>> {
         let pid = Pid::from_raw(self.pid);
         if self.pid <= 0 {
@@ -62,7 +77,7 @@ impl Process {
         }
         match sys::process::pidfd_open(pid) {
             // Looked at after the descriptor was opened: the answer is about what the descriptor holds.
-            Ok(pidfd) => Ok(self.is_alive().then_some(pidfd)),
+            Ok(pidfd) => Ok(self.is_alive()?.then_some(pidfd)),
             Err(Errno::ESRCH) => Ok(None),
             Err(errno) => Err(Error::kernel(format!("open process {pid}"), errno)),
         }

@@ -26,7 +26,7 @@ pub fn start(root: &Path, id: &JailId) -> Result<()> {
     let store = Store::open(root)?;
     let (jail, lock) = Jail::open_locked(store.as_ref(), id)?;
     let step = || format!("start {id}");
-    let pid = match jail.status() {
+    let pid = match jail.status()? {
         (Status::Created, pid) => pid,
         (Status::Broken(reason), _) => {
             return Err(Error::new(Kind::WrongState, format!("{}: it is broken: {reason}", step())));

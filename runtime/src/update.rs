@@ -170,7 +170,7 @@ pub fn update(root: &Path, id: &JailId, change: &Change) -> Result<()> {
     let store = Store::open(root)?;
     let (jail, _lock) = Jail::open_locked(store.as_ref(), id)?;
     let step = || format!("update {id}");
-    match jail.status() {
+    match jail.status()? {
         (Status::Stopped, _) => return Err(not_running(step())),
         (Status::Broken(reason), _) => {
             return Err(Error::new(Kind::WrongState, format!("{}: it is broken: {reason}", step())));
