@@ -178,6 +178,26 @@ fn a_watchdog_of_another_process_is_not_passed_on() {
     left_nothing(&bundle, &host);
 }
 
+/// The kernel lets nobody speak in the name of a process that is gone.
+#[test]
+fn what_is_said_after_the_end_of_a_named_main_process_arrives() {
+    let Some((mut bundle, host, manager)) = a_stage() else { return };
+    let script = "my $child = fork // die; if (!$child) { sleep 1000 } say(qq(READY=1\\nMAINPID=$child)); \
+        say('STATUS=both'); sleep 1 while !-e '/go'; kill 9, $child; waitpid $child, 0; \
+        say('WATCHDOG=1'); give('FDSTORE=1', 1); say('STOPPING=1')";
+    let run = manager.run(&mut bundle, script);
+    let text = manager.hear().text;
+    let child = text.strip_prefix("READY=1\nMAINPID=").unwrap_or_else(|| panic!("{text}")).parse::<i32>().unwrap();
+    assert_eq!(manager.hears("STATUS=both").sender, child);
+    let main = bundle.pid().unwrap();
+    std::fs::write(bundle.rootfs().join("go"), "").unwrap();
+    for text in ["WATCHDOG=1", "FDSTORE=1", "STOPPING=1"] {
+        assert_eq!(manager.hears(text).sender, main, "{text}");
+    }
+    assert_eq!(ended(run).1, "");
+    left_nothing(&bundle, &host);
+}
+
 #[test]
 fn a_main_process_gets_the_number_that_the_host_knows() {
     let Some((mut bundle, host, manager)) = a_stage() else { return };

@@ -15,7 +15,7 @@ use nix::sys::signal::Signal;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recv, recvmsg};
 use nix::unistd::{Pid, getpid};
 use sys::Child;
-use sys::process::{Fork, clone3, exit_now, pidfd_send_signal};
+use sys::process::{Fork, clone3, exit_now, pidfd_open, pidfd_send_signal};
 
 use crate::notify::Manager;
 use crate::process;
@@ -35,7 +35,7 @@ pub struct Relay {
     objects: Vec<Object>,
     first: Pid,
     /// Whom the manager takes for the main process and listens to; at first that is this one.
-    main: Pid,
+    main: Main,
     /// What the manager has no room for yet.
     held: Option<Words>,
     /// A child that passes on what comes with descriptors.
@@ -49,14 +49,33 @@ pub struct Relay {
 struct Words {
     text: Vec<u8>,
     /// Whom it makes the main process.
-    main: Option<Pid>,
+    main: Option<Main>,
+}
+
+/// A process in whose name is spoken.
+#[derive(Debug)]
+struct Main {
+    pid: Pid,
+    /// Where it is neither the runtime nor process 1, and so can end sooner.
+    pidfd: Option<OwnedFd>,
+}
+
+impl Main {
+    /// The runtime, or process 1, for which the runtime has yet to wait.
+    fn stays(pid: Pid) -> Self {
+        Self { pid, pidfd: None }
+    }
+
+    fn has_ended(&self) -> bool {
+        self.pidfd.as_ref().is_some_and(|pidfd| process::ended(pidfd, Some(Duration::ZERO)) != Ok(false))
+    }
 }
 
 impl Relay {
     /// A way from the socket `inside` of the jail with these objects, whose process 1 is `first`.
     pub fn new(inside: OwnedFd, manager: Manager, objects: Vec<Object>, first: Pid) -> Self {
         let (held, carrier, warned) = (None, None, Vec::new());
-        Self { inside, manager, objects, first, main: getpid(), held, carrier, warned }
+        Self { inside, manager, objects, first, main: Main::stays(getpid()), held, carrier, warned }
     }
 
     /// What has to come before [`Relay::go_on`] has anything to do.
@@ -124,26 +143,45 @@ impl Relay {
     }
 
     fn send(&mut self, words: Words) {
-        match self.manager.send(&words.text, &[], self.main) {
-            Ok(()) => self.main = words.main.unwrap_or(self.main),
+        let sender = self.sender();
+        match self.manager.send(&words.text, &[], sender) {
+            Ok(()) => self.is_now(words.main),
             Err(Errno::EAGAIN | Errno::EINTR) => self.held = Some(words),
+            // It ended just now.
+            Err(Errno::ESRCH) if self.main.pidfd.is_some() => self.held = Some(words),
             Err(Errno::EMSGSIZE) => self.warn("is too long for the service manager"),
             Err(_) => self.warn("does not arrive: the service manager does not listen"),
+        }
+    }
+
+    /// In whose name is spoken. The kernel takes the number of none that has ended, and it may be anybody's by now: process
+    /// 1 speaks in its place.
+    fn sender(&mut self) -> Pid {
+        if self.main.has_ended() {
+            self.main = Main::stays(self.first);
+        }
+        self.main.pid
+    }
+
+    fn is_now(&mut self, main: Option<Main>) {
+        if let Some(main) = main {
+            self.main = main;
         }
     }
 
     /// Passes on what is next in the queue by a child, which alone opens and closes what comes with it: closing a file of
     /// the program's can take for ever (a socket that lingers, a file system of its own).
     fn carry(&mut self, words: Option<Words>) {
+        let sender = self.sender();
         match clone3(0, None) {
             Ok(Fork::Child) => {
                 // As good as it can be: the end of the runtime ends it anyway, by a signal.
                 let _ = set_pdeathsig(Signal::SIGKILL);
-                let delivered = self.deliver(words.map(|words| words.text));
+                let delivered = self.deliver(words.map(|words| words.text), sender);
                 exit_now(i32::from(delivered.is_err()));
             }
             Ok(Fork::Parent(child)) => {
-                self.main = words.and_then(|words| words.main).unwrap_or(self.main);
+                self.is_now(words.and_then(|words| words.main));
                 self.carrier = Some(child);
             }
             Err(_) => {
@@ -153,7 +191,7 @@ impl Relay {
         }
     }
 
-    fn deliver(&mut self, text: Option<Vec<u8>>) -> nix::Result<()> {
+    fn deliver(&mut self, text: Option<Vec<u8>>, sender: Pid) -> nix::Result<()> {
         let mut space = nix::cmsg_space!([RawFd; DESCRIPTORS]);
         let mut byte = [0];
         let mut into = [IoSliceMut::new(&mut byte)];
@@ -167,7 +205,7 @@ impl Relay {
         }
         let Some(text) = text else { return Ok(()) };
         loop {
-            match self.manager.send(&text, &fds, self.main) {
+            match self.manager.send(&text, &fds, sender) {
                 Err(Errno::EAGAIN | Errno::EINTR) => {
                     poll(&mut [PollFd::new(self.manager.as_fd(), PollFlags::POLLOUT)], PollTimeout::NONE)?;
                 }
@@ -197,24 +235,31 @@ impl Relay {
                 lines.push(line);
             }
         }
-        if main.is_none() && ready && self.main == getpid() {
-            main = Some(self.first);
+        if main.is_none() && ready && self.main.pid == getpid() {
+            main = Some(Main::stays(self.first));
         }
         if main.is_none() && same {
             return Words { text: text.to_vec(), main };
         }
-        let number = main.map(|pid| format!("MAINPID={pid}"));
+        let number = main.as_ref().map(|main| format!("MAINPID={}", main.pid));
         lines.retain(|line| !line.is_empty());
         lines.extend(number.iter().map(String::as_bytes));
         Words { text: lines.join(&b'\n'), main }
     }
 
     /// The process of the jail that its process 1 would know by this number.
-    fn on_the_host(&self, number: &[u8]) -> Option<Pid> {
+    fn on_the_host(&self, number: &[u8]) -> Option<Main> {
         let number: i32 = std::str::from_utf8(number).ok()?.parse().ok()?;
         let level = process::numbers(self.first)?.len().checked_sub(1)?;
         let all = std::iter::once(self.first).chain(cgroup::processes(&self.objects));
-        all.into_iter().find(|pid| process::numbers(*pid).is_some_and(|all| all.get(level) == Some(&number)))
+        let is_meant = |pid: &Pid| process::numbers(*pid).is_some_and(|all| all.get(level) == Some(&number));
+        let pid = all.into_iter().find(is_meant)?;
+        if pid == self.first {
+            return Some(Main::stays(pid));
+        }
+        // Asked again after it was opened: the answer is about what the descriptor holds.
+        let pidfd = pidfd_open(pid).ok().filter(|_| is_meant(&pid))?;
+        Some(Main { pid, pidfd: Some(pidfd) })
     }
 
     fn warn(&mut self, what: &'static str) {
