@@ -3,12 +3,19 @@
 use std::io::{IoSliceMut, Read};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 
 use libseccomp::{ScmpFd, ScmpNotifReq, ScmpNotifResp, ScmpNotifRespFlags};
-use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg};
+use nix::errno::Errno;
+use nix::sys::socket::{
+    AddressFamily, Backlog, ControlMessageOwned, MsgFlags, SockFlag, SockType, UnixAddr, bind, connect, listen, recvmsg,
+};
 use serde_json::{Value, json};
-use tests::{Bundle, code, left_nothing, processes, require_root, runtimes, stage, stage_of, wait_for, within_limit};
+use tests::{
+    Bundle, LIMIT, code, finish, left_nothing, processes, require_root, runtimes, stage, stage_of, wait_for,
+    within_limit,
+};
 
 /// An agent, which takes listeners.
 struct Agent {
@@ -202,6 +209,65 @@ fn without_its_agent_nothing_starts_and_a_created_jail_stays_created() {
     assert_eq!(processes::with_word(&bundle.id).len(), before);
     drop(listener);
     bundle.delete_force().ok();
+    left_nothing(&bundle, &host);
+}
+
+/// A listener is a descriptor that a caller may pass on, such as an agent that is itself in a jail.
+#[test]
+fn a_listener_that_the_caller_passes_on_is_not_taken_for_that_of_the_jail() {
+    if !require_root() {
+        return;
+    }
+    let (mut other, other_host) = stage();
+    let others = Agent::of(&other);
+    notifying(&mut other, &others);
+    other.start_sleeper();
+    let (_, passed) = others.accept();
+    let (mut bundle, host) = stage();
+    let agent = Agent::of(&bundle);
+    notifying(&mut bundle, &agent);
+    bundle.args(MKDIR);
+    let mut run = bundle.making("run", &["--preserve-fds", "1"]);
+    let number = passed.as_raw_fd();
+    // SAFETY: dup2(2) may be called between fork and exec; the descriptor is open until the command has ended.
+    unsafe { run.pre_exec(move || Ok(Errno::result(libc::dup2(number, 3)).map(drop)?)) };
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let (_, listener) = agent.accept();
+            answer(&listener, libc::EXDEV);
+        });
+        assert_eq!(finish(&mut run, LIMIT).out, ANSWERED);
+    });
+    other.delete_force().ok();
+    drop((agent, others, passed));
+    left_nothing(&bundle, &host);
+    left_nothing(&other, &other_host);
+}
+
+/// Whoever holds the lock of a jail waits for nobody for ever.
+#[test]
+fn an_agent_that_takes_nothing_is_named_and_keeps_nobody_waiting() {
+    if !require_root() {
+        return;
+    }
+    let (mut bundle, host) = stage();
+    let path = bundle.dir.join("agent");
+    let socket = || {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        nix::sys::socket::socket(AddressFamily::Unix, SockType::Stream, flags, None).unwrap()
+    };
+    let (agent, address) = (socket(), UnixAddr::new(&path).unwrap());
+    bind(agent.as_raw_fd(), &address).unwrap();
+    listen(&agent, Backlog::new(0).unwrap()).unwrap();
+    let agent = Agent { path, socket: agent.into() };
+    notifying(&mut bundle, &agent);
+    let crowd: Vec<_> = std::iter::repeat_with(socket).take(4).collect();
+    let refused = crowd.iter().filter(|caller| connect(caller.as_raw_fd(), &address).is_err()).count();
+    assert!(refused > 0, "there is no room left");
+    let line = bundle.run().fails();
+    let why = format!("listenerPath {}: it takes nothing for 5 seconds", bundle.dir.join("agent").display());
+    assert!(line.contains(&why), "{line}");
+    drop((agent, crowd));
     left_nothing(&bundle, &host);
 }
 

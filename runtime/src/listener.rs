@@ -11,7 +11,12 @@ use std::path::PathBuf;
 
 use base::{Ctx, Rank, Side};
 use nix::errno::Errno;
-use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
+use nix::fcntl::OFlag;
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, sendmsg, setsockopt, socket,
+    sockopt,
+};
+use nix::sys::time::{TimeVal, TimeValLike};
 use nix::unistd::Pid;
 use oci_spec::runtime::Spec;
 use serde_json::{Value, json};
@@ -19,6 +24,9 @@ use sys::{Doing, Error, Kind, Result};
 
 use crate::hooks;
 use crate::plan::{self, Plan, Planned};
+
+/// How long an agent may take to take what it is sent, in seconds: the jail is locked meanwhile.
+const PATIENCE: i64 = 5;
 
 /// Host: the listener goes to the agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -84,9 +92,13 @@ impl Step {
     /// # Errors
     /// As connect(2).
     pub fn connect(&self) -> Result<OwnedFd> {
-        let stream = UnixStream::connect(&self.path)
-            .doing(|| format!("connect to the seccomp agent of /linux/seccomp/listenerPath {}", self.path.display()))?;
-        Ok(stream.into())
+        let step = || format!("connect to the seccomp agent of /linux/seccomp/listenerPath {}", self.path.display());
+        let agent = socket(AddressFamily::Unix, SockType::Stream, SockFlag::SOCK_CLOEXEC, None).doing(step)?;
+        // Of connect(2) too, where nobody accepts.
+        setsockopt(&agent, sockopt::SendTimeout, &TimeVal::seconds(PATIENCE)).doing(step)?;
+        let connected = UnixAddr::new(&self.path).and_then(|address| connect(agent.as_raw_fd(), &address));
+        connected.map_err(|errno| slow(step(), errno))?;
+        Ok(agent)
     }
 
     /// Does the step.
@@ -105,7 +117,8 @@ impl Step {
             }
             taken => taken.doing(|| self)?,
         };
-        send(agent, self.state(plan, pid).to_string().as_bytes(), &listener).doing(|| self)
+        let sent = send(agent, self.state(plan, pid).to_string().as_bytes(), &listener);
+        sent.map_err(|errno| slow(self.to_string(), errno))
     }
 
     /// Source: OCI runtime, The Container Process State.
@@ -124,23 +137,44 @@ impl Step {
     }
 }
 
+/// What is wrong with the agent.
+fn slow(step: String, errno: Errno) -> Error {
+    match errno {
+        Errno::EAGAIN => Error::new(Kind::Kernel, format!("{step}: it takes nothing for {PATIENCE} seconds")),
+        other => Error::kernel(step, other),
+    }
+}
+
 /// The number of the listener in a process that has one.
 fn number(pid: Pid) -> std::io::Result<Option<RawFd>> {
     for entry in std::fs::read_dir(format!("/proc/{pid}/fd"))? {
         let entry = entry?;
         let target = std::fs::read_link(entry.path());
-        if target.is_ok_and(|target| target.as_os_str() == "anon_inode:seccomp notify") {
-            return Ok(entry.file_name().to_str().and_then(|name| name.parse().ok()));
+        if target.is_ok_and(|target| target.as_os_str() == "anon_inode:seccomp notify")
+            && let Some(number) = entry.file_name().to_str().and_then(|name| name.parse().ok())
+            && closes_on_exec(pid, number)?
+        {
+            return Ok(Some(number));
         }
     }
     Ok(None)
 }
 
+/// What the kernel makes does; a listener that the caller passes on is none of this filter, and does not.
+///
+/// Source: proc_pid_fdinfo(5).
+fn closes_on_exec(pid: Pid, number: RawFd) -> std::io::Result<bool> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/fdinfo/{number}"))?;
+    let flags = text.lines().find_map(|line| i32::from_str_radix(line.strip_prefix("flags:")?.trim(), 8).ok());
+    Ok(flags.is_some_and(|flags| OFlag::from_bits_retain(flags).contains(OFlag::O_CLOEXEC)))
+}
+
 /// The descriptor goes with the first byte, as the specification wants it.
-fn send(agent: OwnedFd, text: &[u8], listener: &OwnedFd) -> std::io::Result<()> {
+fn send(agent: OwnedFd, text: &[u8], listener: &OwnedFd) -> nix::Result<()> {
     let fds = [listener.as_raw_fd()];
     let rights = [ControlMessage::ScmRights(&fds)];
     let flags = MsgFlags::MSG_NOSIGNAL;
     let sent = sendmsg::<UnixAddr>(agent.as_raw_fd(), &[IoSlice::new(text)], &rights, flags, None)?;
-    UnixStream::from(agent).write_all(&text[sent..])
+    let rest = UnixStream::from(agent).write_all(&text[sent..]);
+    rest.map_err(|error| error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
 }
