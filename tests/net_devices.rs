@@ -200,6 +200,27 @@ fn hooks_and_sysctls_find_the_link_in_its_place() {
     left_nothing(&bundle, &host);
 }
 
+/// It would go by one name and could not come back by it.
+#[test]
+fn a_link_is_asked_for_by_its_own_name() {
+    if !own_network() {
+        return;
+    }
+    let (mut bundle, host) = stage();
+    device("wire0");
+    ip("link property add dev wire0 altname enx02000077");
+    let before = ip("address show dev wire0");
+    for inside in ["", "net0"] {
+        with_device(&mut bundle, "enx02000077", inside);
+        let line = bundle.args(&["true"]).run().fails();
+        let why = "/linux/netDevices/enx02000077: it is another name of the link wire0, whose own is wanted";
+        assert!(line.contains(why), "{line}");
+        assert_eq!(ip("address show dev wire0"), before);
+    }
+    left_nothing(&bundle, &host);
+    ip("link del wire0");
+}
+
 #[test]
 fn a_jail_that_is_not_made_after_all_gives_its_links_back_as_they_were() {
     if !own_network() {

@@ -13,11 +13,12 @@ use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use base::step::{Ctx, Guest, Guests};
-use netlink_packet_core::{NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, Parseable};
+use netlink_packet_core::{Emitable, NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NlasIterator, Parseable};
 use netlink_packet_route::RouteNetlinkMessage;
 use netlink_packet_route::address::{AddressAttribute, AddressFlags, AddressHeader, AddressMessage, AddressScope};
 use netlink_packet_route::link::{LinkAttribute, LinkFlags, LinkHeader, LinkMessage};
 use nix::errno::Errno;
+use nix::libc::IFLA_IFNAME;
 use oci_spec::runtime::LinuxNetDevice;
 use sys::{Doing, Error, Kind, Result};
 
@@ -89,22 +90,40 @@ fn wrong(name: &str, pattern: bool) -> Option<&'static str> {
 struct Found {
     index: u32,
     up: bool,
+    /// Its own name; it can have others (altname of ip-link(8)).
+    name: Vec<u8>,
 }
 
-/// The link of this name; `None` where there is none.
+/// The link that has this name, or has it too; `None` where there is none.
 fn find(socket: &Socket, name: &str) -> nix::Result<Option<Found>> {
     let mut link = LinkMessage::default();
     link.attributes.push(LinkAttribute::IfName(name.to_owned()));
     match socket.ask(&request(RouteNetlinkMessage::GetLink(link), NLM_F_ACK)) {
         Err(Errno::ENODEV) => Ok(None),
         Err(errno) => Err(errno),
-        Ok(answers) => answers.first().map(|answer| header(answer)).transpose(),
+        Ok(answers) => answers.first().map(|answer| found(answer)).transpose(),
     }
 }
 
-fn header(answer: &[u8]) -> nix::Result<Found> {
+fn found(answer: &[u8]) -> nix::Result<Found> {
     let header = LinkHeader::parse(answer).map_err(|_| Errno::EBADMSG)?;
-    Ok(Found { index: header.index, up: header.flags.contains(LinkFlags::Up) })
+    let attributes = answer.get(header.buffer_len()..).ok_or(Errno::EBADMSG)?;
+    // Only the one: what a newer kernel says besides is not understood here.
+    let mut attributes = NlasIterator::new(attributes).flatten();
+    let name = attributes.find(|attribute| attribute.kind() == IFLA_IFNAME).ok_or(Errno::EBADMSG)?;
+    let name = name.value().strip_suffix(&[0]).unwrap_or(name.value()).to_vec();
+    Ok(Found { index: header.index, up: header.flags.contains(LinkFlags::Up), name })
+}
+
+/// The link of the host that is to be moved. Only its own name can be given back to it.
+fn of_the_host(host: &Socket, device: &Device, step: impl Fn() -> String) -> Result<Found> {
+    let found = find(host, &device.name).doing(&step)?;
+    let found = found.ok_or_else(|| Error::new(Kind::NotFound, format!("{}: the host has no such link", step())))?;
+    if found.name != device.name.as_bytes() {
+        let name = String::from_utf8_lossy(&found.name);
+        return Err(Error::invalid(format!("{}: it is another name of the link {name}, whose own is wanted", step())));
+    }
+    Ok(found)
 }
 
 /// The name that a link gets in a network: a pattern is filled in with the first number that is free there.
@@ -151,9 +170,7 @@ pub fn look(devices: &[&Device], joined: Option<&Path>) -> Result<()> {
     };
     for device in devices {
         let at = pointer(&device.name);
-        if find(&host, &device.name).doing(|| format!("use {at}"))?.is_none() {
-            return Err(Error::new(Kind::NotFound, format!("use {at}: the host has no such link")));
-        }
+        of_the_host(&host, device, || format!("use {at}"))?;
         let taken = network.as_ref().map(|network| find(network, &device.inside)).transpose();
         // A pattern is the name of no link.
         if taken.doing(|| format!("use {at}/name"))?.flatten().is_some() {
@@ -179,8 +196,7 @@ impl Device {
         let Some(guests) = ctx.guests.as_mut() else { return Ok(()) };
         let host = Socket::open().doing(step)?;
         let inside = Socket::open_in(&guests.network)?;
-        let found = find(&host, &self.name).doing(step)?;
-        let found = found.ok_or_else(|| Error::new(Kind::NotFound, format!("{self}: the host has no such link")))?;
+        let found = of_the_host(&host, self, step)?;
         let addresses = addresses(&host, found.index).doing(step)?;
         let refused = |errno| match errno {
             Errno::EEXIST => Error::new(Kind::Exists, format!("{self}: there is a link of this name already")),
