@@ -3,6 +3,7 @@
 use std::io::IoSliceMut;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::linux::net::SocketAddrExt;
+use std::os::unix::fs::MetadataExt;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -368,6 +369,27 @@ fn a_specification_that_has_a_way_of_its_own_is_left_alone() {
         bundle.delete_force().ok();
     }
     assert!(manager.is_silent());
+    left_nothing(&bundle, &host);
+}
+
+/// After `create` it is the host's own, on which all of its services depend.
+#[test]
+fn the_program_cannot_change_the_socket_that_it_writes_to() {
+    let Some((mut bundle, host, manager)) = a_stage() else { return };
+    let before = std::fs::metadata(&manager.address).unwrap();
+    let script = "say('READY=1'); my $done = chmod(0, $path) + chown(5, 5, $path) + utime(1, 1, $path); \
+        say(\"STATUS=$done\"); exit";
+    bundle.capabilities(&["CAP_CHOWN", "CAP_FOWNER"]);
+    for detach in [&[][..], &["--detach"]] {
+        let mut run = manager.command(&mut bundle, "run", detach, script);
+        run.stdout(Stdio::null()).stderr(Stdio::null());
+        assert_eq!(finish(&mut run, LIMIT).code(), Some(0));
+        assert!(manager.hear().text.starts_with("READY=1"));
+        manager.hears("STATUS=0");
+        bundle.delete_force().ok();
+    }
+    let after = std::fs::metadata(&manager.address).unwrap();
+    assert_eq!((after.mode(), after.uid(), after.mtime()), (before.mode(), before.uid(), before.mtime()));
     left_nothing(&bundle, &host);
 }
 

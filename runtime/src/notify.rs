@@ -104,7 +104,8 @@ impl Notify {
             Address::Abstract(_) => return Ok(spec),
         };
         let mut mount = Mount::default();
-        let options = ["bind", "nosuid", "nodev", "noexec"].map(str::to_owned).to_vec();
+        // Whoever may write to the socket may do so there too, but nobody inside takes it away from others on the host.
+        let options = ["bind", "ro", "nosuid", "nodev", "noexec"].map(str::to_owned).to_vec();
         mount.set_destination(PathBuf::from(INSIDE)).set_typ(Some("bind".to_owned()));
         mount.set_source(Some(source)).set_options(Some(options));
         let mut mounts = spec.mounts().clone().unwrap_or_default();
