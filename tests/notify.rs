@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, setsockopt, sockopt};
 use serde_json::json;
 use tests::processes::field;
-use tests::{Bundle, Host, LIMIT, finish, left_nothing, require_root, stage};
+use tests::{Bundle, Host, LIMIT, finish, left_nothing, require_root, stage, wait_for};
 
 /// What a script begins with: `say` sends one datagram, `give` one with a descriptor.
 const SPEAK: &str = "use Socket; $| = 1; my $path = $ENV{NOTIFY_SOCKET}; \
@@ -362,10 +362,11 @@ fn a_specification_that_has_a_way_of_its_own_is_left_alone() {
     let Some((mut bundle, host, manager)) = a_stage() else { return };
     bundle.set("/process/env", json!(["PATH=/bin", "NOTIFY_SOCKET=/run/notify/own"]));
     for verb in [&["run"][..], &["run", "--detach"]] {
-        bundle.args(&["sh", "-c", "echo $NOTIFY_SOCKET; ls /run | grep notify; true"]);
+        bundle.args(&["sh", "-c", "(echo $NOTIFY_SOCKET; ls /run | grep notify) > /seen"]);
         let mut run = bundle.making(verb[0], &verb[1..]);
-        let out = finish(run.env("NOTIFY_SOCKET", &manager.address), LIMIT).ok();
-        assert_eq!(out, "/run/notify/own\n");
+        finish(run.env("NOTIFY_SOCKET", &manager.address).stdout(Stdio::null()).stderr(Stdio::null()), LIMIT);
+        wait_for("the end", || bundle.status().is_none_or(|status| status == "stopped"));
+        assert_eq!(std::fs::read_to_string(bundle.rootfs().join("seen")).unwrap(), "/run/notify/own\n");
         bundle.delete_force().ok();
     }
     assert!(manager.is_silent());
