@@ -8,6 +8,7 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use nix::errno::Errno;
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, UnixAddr, recvmsg, setsockopt, sockopt};
 use serde_json::json;
 use tests::processes::field;
@@ -58,7 +59,13 @@ impl Manager {
         let mut space = nix::cmsg_space!(libc::ucred, [RawFd; 8]);
         let mut into = [IoSliceMut::new(&mut bytes)];
         let fd = self.socket.as_raw_fd();
-        let message = recvmsg::<UnixAddr>(fd, &mut into, Some(&mut space), MsgFlags::empty()).expect("a datagram");
+        let message = loop {
+            match recvmsg::<UnixAddr>(fd, &mut into, Some(&mut space), MsgFlags::empty()) {
+                // A socket with a time limit is not asked again by the kernel itself: signal(7).
+                Err(Errno::EINTR) => {}
+                heard => break heard.expect("a datagram"),
+            }
+        };
         let (mut fds, mut sender) = (Vec::new(), 0);
         for part in message.cmsgs().unwrap() {
             match part {
