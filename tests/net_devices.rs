@@ -228,10 +228,13 @@ fn a_jail_that_is_not_made_after_all_gives_its_links_back_as_they_were() {
     }
     let network = Network::new();
     let failing = json!([{"path": "/bin/false"}]);
+    let renaming = "ip link set net0 down; ip link set net0 name other; ip address flush dev other; exit 1";
+    let renaming = json!([{"path": "/bin/sh", "args": ["sh", "-c", renaming], "env": ["PATH=/sbin:/usr/sbin:/bin"]}]);
     for (pointer, value) in [
         ("/process/args", json!(["/no/such/program"])),
         ("/hooks/createRuntime", failing.clone()),
         ("/hooks/createContainer", failing),
+        ("/hooks/createContainer", renaming),
         ("/process/cwd", json!("/etc/passwd")),
     ] {
         for joins in [false, true] {

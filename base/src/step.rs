@@ -116,8 +116,10 @@ pub struct Guests {
 pub struct Guest {
     /// Its name on the host.
     pub name: String,
-    /// Its name in the other network.
+    /// Its name in the other network when it came.
     pub inside: String,
+    /// Its number there, once it is known: a hook may have given it another name.
+    pub index: Option<u32>,
     /// Whether it was up on the host.
     pub was_up: bool,
     /// The addresses that it keeps, as rtnetlink(7) has them.

@@ -204,13 +204,16 @@ impl Device {
             other => Error::kernel(step(), other),
         };
         let name = free(&inside, &self.inside).map_err(refused)?;
-        let guest = Guest { name: self.name.clone(), inside: name.clone(), was_up: found.up, addresses };
+        let guest = Guest { name: self.name.clone(), inside: name.clone(), index: None, was_up: found.up, addresses };
         // Before it goes: whatever is heard of the move, it may have come about.
         guests.links.push(guest);
         shift(&host, found.index, &name, &guests.network).map_err(refused)?;
         let arrived = find(&inside, &name).and_then(|found| found.ok_or(Errno::ENODEV)).doing(step)?;
-        match guests.links.last() {
-            Some(guest) => settle(&inside, arrived.index, guest, &name, true).doing(step),
+        match guests.links.last_mut() {
+            Some(guest) => {
+                guest.index = Some(arrived.index);
+                settle(&inside, arrived.index, guest, &name, true).doing(step)
+            }
             None => Ok(()),
         }
     }
@@ -283,8 +286,11 @@ pub fn give_back(ctx: &mut Ctx) -> Result<()> {
             if find(&host, &guest.name)?.is_some() {
                 return Ok(());
             }
-            let gone = find(&inside, &guest.inside)?.ok_or(Errno::ENODEV)?;
-            shift(&inside, gone.index, &guest.name, &own)?;
+            let index = match guest.index {
+                Some(index) => index,
+                None => find(&inside, &guest.inside)?.ok_or(Errno::ENODEV)?.index,
+            };
+            shift(&inside, index, &guest.name, &own)?;
             let found = find(&host, &guest.name)?.ok_or(Errno::ENODEV)?;
             settle(&host, found.index, &guest, &guest.name, guest.was_up)
         };
