@@ -89,12 +89,12 @@ pub(crate) fn ps(globals: &Globals, verb: &Ps) -> Result<i32> {
     let store = Store::open(&globals.root())?;
     let jail = Jail::open(store.as_ref(), &JailId::new(&verb.id)?)?;
     if verb.format == Show::Json {
-        let pids: Vec<_> = jail.processes().into_iter().map(Pid::as_raw).collect();
+        let pids: Vec<_> = jail.processes()?.into_iter().map(Pid::as_raw).collect();
         return show::print(&format!("{}\n", json!(pids)));
     }
     let all = host_ps(&verb.options)?;
     // Asked after ps has looked, so that a number of the jail's that another process got since is not taken for it.
-    let pids = jail.processes();
+    let pids = jail.processes()?;
     let mut lines = all.lines();
     let head = lines.next().unwrap_or_default();
     let Some(column) = head.split_whitespace().position(|word| word == "PID") else {

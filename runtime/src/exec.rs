@@ -56,7 +56,7 @@ pub struct Running {
 /// As [`exec`].
 pub fn way(root: &Path, id: &JailId) -> Result<Way> {
     let jail = Jail::open(Store::open(root)?.as_ref(), id)?;
-    match jail.status() {
+    match jail.status()? {
         (Status::Created | Status::Running, Some(pid)) => {
             prelude::of_jail(pid, is_new(&jail.spec()?, LinuxNamespaceType::User))
         }

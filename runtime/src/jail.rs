@@ -223,14 +223,17 @@ impl Jail {
     }
 
     /// Every process of it, as the caller's pid name space counts, in ascending order.
-    pub fn processes(&self) -> Vec<Pid> {
+    ///
+    /// # Errors
+    /// As [`Jail::status`].
+    pub fn processes(&self) -> Result<Vec<Pid>> {
         let objects = self.objects();
         if !members::has_cgroups(&objects)
-            && let (Ok(spec), Some(first)) = (self.spec(), self.status().1)
+            && let (Ok(spec), Some(first)) = (self.spec(), self.status()?.1)
         {
-            return members::of(first, &spec);
+            return Ok(members::of(first, &spec));
         }
-        cgroup::processes(&objects)
+        Ok(cgroup::processes(&objects))
     }
 
     /// Whether a process is in the jail's cgroups: its number and start time alone could be another's after a reboot,
@@ -304,7 +307,7 @@ impl Jail {
         if all {
             let objects = self.objects();
             if !members::has_cgroups(&objects)
-                && let Some(first) = self.status().1
+                && let Some(first) = self.status()?.1
             {
                 return members::kill(first, &self.spec()?, signal);
             }
