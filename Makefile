@@ -39,6 +39,13 @@ bench: root build packages ## Measure this program beside crun, runc, bubblewrap
 	cargo build --release --locked -p tests --bins
 	JAIL_BIN=$(RELEASE)/jail $(RELEASE)/bench $(BENCH)
 
+.PHONY: order
+order: root tools packages ## Write cli/order.txt again: which functions a run executes (after a change of the hot path)
+	CARGO_PROFILE_RELEASE_STRIP=false cargo build --release --locked -p cli
+	cargo build --release --locked -p tests --bin order
+	$(RELEASE)/order $(RELEASE)/jail >$(RELEASE)/order.txt
+	mv $(RELEASE)/order.txt cli/order.txt
+
 .PHONY: fault
 fault: root tools packages ## Stop the runtime at its system calls and look at what is left: the short sweep (FAULT='sweep …')
 	cargo build --workspace --bins --locked

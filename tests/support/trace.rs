@@ -135,7 +135,10 @@ fn trace(
 }
 
 /// Starts the command, stopped at its first exec; it is waited for by its number.
-fn spawn(command: &mut Command) -> i32 {
+///
+/// # Panics
+/// If the program cannot be started.
+pub fn spawn(command: &mut Command) -> i32 {
     // SAFETY: between fork and exec the child makes only this one system call, and touches no memory of others.
     unsafe { command.pre_exec(|| ptrace::traceme().map_err(Into::into)) };
     #[expect(clippy::zombie_processes, reason = "the tracer waits for every process by its number")]
